@@ -1,0 +1,194 @@
+//! Rows of the control maps. Only the agent writes them.
+
+use core::net::{IpAddr, Ipv6Addr};
+
+use super::word::{BackendState, SlotRange, Way};
+
+/// `CONFIG[0]`: what may change while the program runs. Every field is read on its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConfigRow {
+    /// [`super::LAYOUT_VERSION`] of the maps beside this one.
+    pub layout_version: u32,
+    /// Ticks of `jiffies` a second, measured by the agent.
+    pub ticks_per_second: u32,
+    /// [`ConfigRow::HOST_FORWARDS`].
+    pub flags: u32,
+    /// Rows of `INTERFACES` in use are 1 to this number.
+    pub interfaces: u32,
+    /// Reserved, zero.
+    pub reserved: [u64; 6],
+}
+
+impl ConfigRow {
+    /// The host routes IPv4 (`net.ipv4.ip_forward`), so a rewritten packet may go up the stack to find its neighbour.
+    pub const HOST_FORWARDS: u32 = 1;
+}
+
+/// Key of `SERVICE_KEYS`.
+///
+/// A VIP has, beside its services, the key `(VIP, 0, ICMP)`, and for each protocol it serves `(VIP, 0, protocol)`; their
+/// value is [`ServiceKey::VIP_MARKER`]. They tell a malformed packet or an echo request for a VIP from foreign traffic.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// The VIP, IPv4-mapped where it is IPv4.
+    pub vip: [u8; 16],
+    /// Port in network byte order.
+    pub port_be: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: u8,
+}
+
+impl ServiceKey {
+    /// Value of a key that marks an address as a VIP without naming a service.
+    pub const VIP_MARKER: u32 = u32::MAX;
+
+    /// The key of a service.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(vip: [u8; 16], port_be: [u8; 2], protocol: u8) -> Self {
+        Self {
+            vip,
+            port_be,
+            protocol,
+            padding: 0,
+        }
+    }
+}
+
+/// Writes an address as control maps hold it.
+#[must_use]
+pub const fn address_bytes(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// Reads an address as control maps hold it.
+#[must_use]
+pub const fn address_from_bytes(bytes: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from_octets(bytes).to_canonical()
+}
+
+/// Transport protocol of a service, by its IP protocol number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp = 6,
+    /// RFC 768.
+    Udp = 17,
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Mode {
+    /// Destination rewritten, client address kept; replies come back through the balancer.
+    Nat = 1,
+}
+
+/// How a new flow finds its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Scheduler {
+    /// Slot `k mod n` for the service's flow number `k`, over all CPUs.
+    RoundRobin = 1,
+}
+
+/// Row of `SERVICES`. `slots` is published by one aligned store; all else is written before a key names the row.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceRow {
+    /// [`SlotRange`].
+    pub slots: u64,
+    /// The VIP.
+    pub vip: [u8; 16],
+    /// Port in network byte order.
+    pub port_be: [u8; 2],
+    /// [`Protocol`].
+    pub protocol: u8,
+    /// [`Mode`].
+    pub mode: u8,
+    /// [`Scheduler`].
+    pub scheduler: u8,
+    /// 1 while a service owns the row, or flows of a removed one still refer to it.
+    pub in_use: u8,
+    /// Grows by one each time the row gets a new tenant.
+    pub generation: u16,
+    /// Reserved, zero.
+    pub reserved: [u64; 4],
+}
+
+impl ServiceRow {
+    /// The range of slots in force.
+    #[must_use]
+    pub const fn range(&self) -> SlotRange {
+        SlotRange::unpack(self.slots)
+    }
+}
+
+/// Row of `BACKENDS`. `state` is published by one aligned store; address and port are written before a slot names the row.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendRow {
+    /// [`BackendState`].
+    pub state: u64,
+    /// The backend's address.
+    pub address: [u8; 16],
+    /// Port in network byte order.
+    pub port_be: [u8; 2],
+    /// Zero.
+    pub padding: [u8; 6],
+}
+
+impl BackendRow {
+    /// The state in force.
+    #[must_use]
+    pub const fn state(&self) -> BackendState {
+        BackendState::unpack(self.state)
+    }
+}
+
+/// Row of `NEXT_HOPS`; `way` is published by one aligned store.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHopRow {
+    /// [`Way`].
+    pub way: u64,
+    /// Reserved for VLAN tags, zero.
+    pub reserved: u64,
+}
+
+impl NextHopRow {
+    /// The way in force.
+    #[must_use]
+    pub const fn way(&self) -> Way {
+        Way::unpack(self.way)
+    }
+}
+
+/// Row of `INTERFACES`; each word is published by one aligned store.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceRow {
+    /// Our MAC address, as [`Way::pack`] writes one: the first byte lowest, the upper 16 bits zero.
+    pub mac: u64,
+    /// Kernel index; 0 while the interface is gone.
+    pub ifindex: u32,
+    /// Our IPv4 address there, in network byte order: the source of ICMP errors. Zero where there is none.
+    pub ipv4: [u8; 4],
+    /// Reserved, zero.
+    pub reserved: [u64; 2],
+}
+
+const _: () = assert!(size_of::<ConfigRow>() == 64);
+const _: () = assert!(size_of::<ServiceKey>() == 20);
+const _: () = assert!(size_of::<ServiceRow>() == 64);
+const _: () = assert!(size_of::<BackendRow>() == 32);
+const _: () = assert!(size_of::<NextHopRow>() == 16);
+const _: () = assert!(size_of::<InterfaceRow>() == 32);

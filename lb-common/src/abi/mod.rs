@@ -1,0 +1,40 @@
+//! The bytes of every map: what the agent and the kernel program agree on.
+//!
+//! Every structure is `#[repr(C)]` with explicit padding and an assertion on its size. Addresses are 16 bytes in
+//! control maps (an IPv4 address is written as IPv4-mapped IPv6, RFC 4291 section 2.5.5.2) and 4 bytes in the IPv4
+//! flow table. A field that a packet may be reading while it changes lives in one aligned word; see [`word`].
+
+pub mod command;
+mod control;
+mod counters;
+mod flow;
+mod ids;
+pub mod word;
+
+pub use control::{
+    BackendRow, ConfigRow, InterfaceRow, Mode, NextHopRow, Protocol, Scheduler, ServiceKey,
+    ServiceRow, address_bytes, address_from_bytes,
+};
+pub use counters::{Cursor, FlowCounters, NeighbourWanted, RateWindow};
+pub use flow::{FlowEntry, FlowKey};
+pub use ids::{BackendId, InterfaceSlot, NextHopId, ServiceId};
+
+/// Changes with every change to the bytes of a pinned map; an agent refuses maps of another version.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Rows of `SERVICES`; row 0 is never used.
+pub const MAX_SERVICES: u32 = 8_192;
+/// Rows of `BACKENDS`; row 0 is never used. Twice the 4,096 a configuration may hold, so that ids can rest before reuse.
+pub const MAX_BACKENDS: u32 = 8_192;
+/// Rows of `NEXT_HOPS`; row 0 is never used and reads as "not resolved".
+pub const MAX_NEXT_HOPS: u32 = 8_192;
+/// Rows of `INTERFACES`; row 0 is never used.
+pub const MAX_INTERFACES: u32 = 17;
+/// Slots in the arena that all services share.
+pub const MAX_SLOTS: u32 = 1 << 20;
+/// 64-bit words of `ADDRESS_FILTER`.
+pub const FILTER_WORDS: u32 = 1 << 10;
+/// Rows of `COUNTERS_VERDICTS`.
+pub const MAX_VERDICTS: u32 = 64;
+/// Entries of `FLOWS` where the configuration does not say; a flow in mode `nat` takes two.
+pub const DEFAULT_FLOW_ENTRIES: u32 = 1 << 18;

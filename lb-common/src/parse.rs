@@ -1,0 +1,230 @@
+//! Reads headers: Ethernet and IPv4 first, because most frames are not ours and need no more, then the transport.
+//!
+//! A parser never decides: it says what is there and what is wrong with it. One source for kernel and host.
+
+use network_types::{
+    eth::{EthHdr, EtherType},
+    ip::IpProto,
+};
+
+use crate::{
+    packet::{PacketView, Window},
+    verdict::DropReason,
+};
+
+/// IPv4 without options, RFC 791 section 3.1.
+pub const IPV4_MIN: usize = 20;
+/// Ethernet II without tags.
+pub const ETHERNET: usize = EthHdr::LEN;
+
+/// What an Ethernet frame carries, as far as it concerns us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// An IPv4 header, sound or not.
+    Ipv4(Ipv4),
+    /// Anything else: ARP, IPv6, tagged frames, runts.
+    Other,
+}
+
+/// An IPv4 header. Addresses are the packet's bytes read in native order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4 {
+    /// Source address.
+    pub source: u32,
+    /// Destination address.
+    pub destination: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// Bytes of the header, 0 to 60; at least 20 where `sound`.
+    pub header_length: usize,
+    /// Bytes of header and payload.
+    pub total_length: usize,
+    /// More fragments follow, or this is not the first.
+    pub fragment: Fragment,
+    /// The lengths agree with each other and with the frame.
+    pub sound: bool,
+}
+
+/// Whether a datagram is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// Whole.
+    No,
+    /// The first one, which carries the transport header.
+    First,
+    /// Another one: no ports.
+    Later,
+}
+
+/// What follows the IPv4 header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP or UDP.
+    Ports(Ports),
+    /// ICMP: type and code.
+    Icmp(u8, u8),
+    /// A fragment without a transport header, or a protocol that no service speaks.
+    Other,
+}
+
+/// Ports, as the packet's bytes read in native order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Source port.
+    pub source: u16,
+    /// Destination port.
+    pub destination: u16,
+    /// Flags of a TCP segment; 0 for UDP.
+    pub flags: TcpFlags,
+}
+
+/// The flag byte of a TCP header, RFC 9293 section 3.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 1;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 1 << 1;
+    /// Reset.
+    pub const RST: u8 = 1 << 2;
+    /// Acknowledgement field is significant.
+    pub const ACK: u8 = 1 << 4;
+
+    /// Whether any of `mask` is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn any(self, mask: u8) -> bool {
+        self.0 & mask != 0
+    }
+
+    /// The first segment of a connection: SYN without ACK.
+    #[must_use]
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK) == Self::SYN
+    }
+
+    /// Combinations that no stack sends: SYN with FIN or RST, or none of SYN, RST, ACK and FIN.
+    #[must_use]
+    #[inline(always)]
+    pub const fn nonsense(self) -> bool {
+        (self.any(Self::SYN) && self.any(Self::FIN | Self::RST))
+            || !self.any(Self::SYN | Self::RST | Self::ACK | Self::FIN)
+    }
+}
+
+const VERSION_4: u8 = 4;
+const ETHER_IPV4: u16 = EtherType::Ipv4 as u16;
+const TCP: u8 = IpProto::Tcp as u8;
+const UDP: u8 = IpProto::Udp as u8;
+const ICMP: u8 = IpProto::Icmp as u8;
+const FRAGMENT_OFFSET: u16 = u16::to_be(0x1fff);
+const MORE_FRAGMENTS: u16 = u16::to_be(0x2000);
+
+/// Reads the Ethernet and IPv4 headers.
+#[inline(always)]
+pub fn network(view: &impl PacketView) -> Network {
+    let Some(window) = view.window::<{ ETHERNET + IPV4_MIN }>(0) else {
+        return Network::Other;
+    };
+    let version_and_length = window.u8::<14>();
+    if window.u16::<12>() != ETHER_IPV4 || version_and_length >> 4 != VERSION_4 {
+        return Network::Other;
+    }
+    let header_length = usize::from(version_and_length & 0xf) * 4;
+    let total_length = usize::from(u16::from_be(window.u16::<16>()));
+    let fragment_word = window.u16::<20>();
+    Network::Ipv4(Ipv4 {
+        source: window.u32::<26>(),
+        destination: window.u32::<30>(),
+        protocol: window.u8::<23>(),
+        ttl: window.u8::<22>(),
+        header_length,
+        total_length,
+        fragment: if fragment_word & FRAGMENT_OFFSET != 0 {
+            Fragment::Later
+        } else if fragment_word & MORE_FRAGMENTS != 0 {
+            Fragment::First
+        } else {
+            Fragment::No
+        },
+        sound: header_length >= IPV4_MIN
+            && total_length >= header_length
+            && ETHERNET + total_length <= view.length(),
+    })
+}
+
+/// Reads the transport header behind a sound IPv4 header.
+///
+/// # Errors
+/// The reason to drop the packet under, should it turn out to be ours.
+#[inline(always)]
+pub fn transport(view: &impl PacketView, ip: &Ipv4) -> Result<Transport, DropReason> {
+    if !ip.sound {
+        return Err(DropReason::MalformedIp);
+    }
+    if matches!(ip.fragment, Fragment::Later) {
+        return Ok(Transport::Other);
+    }
+    let offset = ETHERNET + ip.header_length;
+    let length = ip.total_length - ip.header_length;
+    match ip.protocol {
+        TCP => tcp(view, offset, length),
+        UDP => udp(view, offset, length, ip.fragment),
+        ICMP => {
+            let window = view.window::<8>(offset).filter(|_| length >= 8);
+            let window = window.ok_or(DropReason::MalformedIcmp)?;
+            Ok(Transport::Icmp(window.u8::<0>(), window.u8::<1>()))
+        }
+        _ => Ok(Transport::Other),
+    }
+}
+
+#[inline(always)]
+fn tcp(view: &impl PacketView, offset: usize, length: usize) -> Result<Transport, DropReason> {
+    const MIN: usize = 20;
+    let window = view.window::<MIN>(offset).ok_or(DropReason::MalformedTcp)?;
+    let header_length = usize::from(window.u8::<12>() >> 4) * 4;
+    let flags = TcpFlags(window.u8::<13>());
+    if header_length < MIN || header_length > length || flags.nonsense() {
+        return Err(DropReason::MalformedTcp);
+    }
+    Ok(Transport::Ports(Ports {
+        source: window.u16::<0>(),
+        destination: window.u16::<2>(),
+        flags,
+    }))
+}
+
+#[inline(always)]
+fn udp(
+    view: &impl PacketView,
+    offset: usize,
+    length: usize,
+    fragment: Fragment,
+) -> Result<Transport, DropReason> {
+    const MIN: usize = 8;
+    let window = view.window::<MIN>(offset).ok_or(DropReason::MalformedUdp)?;
+    let datagram = usize::from(u16::from_be(window.u16::<4>()));
+    let whole = matches!(fragment, Fragment::No);
+    if length < MIN || datagram < MIN || (whole && datagram > length) {
+        return Err(DropReason::MalformedUdp);
+    }
+    Ok(Transport::Ports(Ports {
+        source: window.u16::<0>(),
+        destination: window.u16::<2>(),
+        flags: TcpFlags(0),
+    }))
+}
+
+/// A source address that no host can answer to: this network, loopback, multicast and above (RFC 1122 section 3.2.1.3).
+#[must_use]
+#[inline(always)]
+pub const fn is_martian(source: u32) -> bool {
+    let first = source.to_ne_bytes()[0];
+    first == 0 || first == 127 || first >= 224
+}

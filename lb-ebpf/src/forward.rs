@@ -1,0 +1,158 @@
+//! Stage "forward": the way out, and the XDP action that a verdict means.
+
+use core::ptr;
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use lb_common::{
+    abi::{ConfigRow, FlowEntry, InterfaceRow, MAX_INTERFACES, NeighbourWanted, word::Way},
+    packet::{PacketView, Window},
+    verdict::{DropReason, Verdict},
+};
+
+use crate::{
+    flow::Recipe,
+    maps::{BACKENDS, CONFIG, DEVICES, EVENTS, INTERFACES, NEXT_HOPS},
+    packet::Frame,
+    schedule, stats,
+};
+
+/// The way out of a packet.
+pub(crate) enum Route {
+    /// To this MAC address, from ours (both in the low 48 bits), out of the interface of this slot and index.
+    Out {
+        to: u64,
+        from: u64,
+        slot: u32,
+        ifindex: u32,
+    },
+    /// Up the stack, which resolves the neighbour and delivers.
+    Host,
+}
+
+/// The way towards the backend, or for a reply towards the client.
+#[inline(always)]
+pub(crate) fn route(recipe: &Recipe) -> Result<Route, Verdict> {
+    let way = if recipe.is_reverse() {
+        recipe.way
+    } else {
+        let backend = u32::from(recipe.backend);
+        let row = BACKENDS
+            .get(backend)
+            .ok_or(Verdict::Drop(DropReason::BrokenReference))?;
+        let hop = NEXT_HOPS.get(schedule::state(row).next_hop);
+        let hop = hop.ok_or(Verdict::Drop(DropReason::BrokenReference))?;
+        // SAFETY: an aligned word of a map row.
+        let way = unsafe { ptr::read_volatile(&raw const hop.way) };
+        if Way::unpack(way).flags & Way::RESOLVED == 0 {
+            return unresolved(backend);
+        }
+        way
+    };
+    let slot = u32::from(Way::unpack(way).interface);
+    let row = INTERFACES
+        .get(slot)
+        .ok_or(Verdict::Drop(DropReason::BrokenReference))?;
+    let ifindex = ifindex(row);
+    if ifindex == 0 {
+        return Err(Verdict::Drop(DropReason::NoInterface));
+    }
+    // SAFETY: an aligned word of a map row.
+    let from = unsafe { ptr::read_volatile(&raw const row.mac) };
+    Ok(Route::Out {
+        to: way,
+        from,
+        slot,
+        ifindex,
+    })
+}
+
+/// The host counts the hop itself where the packet goes up the stack.
+#[inline(always)]
+pub(crate) const fn needs_ttl(route: &Route) -> bool {
+    matches!(route, Route::Out { .. })
+}
+
+/// The next hop's MAC address is not known: the agent is asked to probe, and a host that forwards delivers meanwhile.
+#[inline(never)]
+fn unresolved(backend: u32) -> Result<Route, Verdict> {
+    if let Some(mut event) = EVENTS.reserve(0) {
+        event.write(NeighbourWanted {
+            backend,
+            padding: 0,
+        });
+        event.submit(0);
+    }
+    let flags = CONFIG.get(0).map_or(0, |config| config.flags);
+    if flags & ConfigRow::HOST_FORWARDS != 0 {
+        Ok(Route::Host)
+    } else {
+        Err(Verdict::Drop(DropReason::NoNeighbour))
+    }
+}
+
+/// Sends a rewritten packet and counts it.
+#[inline(always)]
+pub(crate) fn send(frame: &Frame, recipe: &Recipe, route: &Route) -> Result<Verdict, Verdict> {
+    let verdict = match route {
+        Route::Host => Verdict::PassRewritten,
+        Route::Out { ifindex, .. } if *ifindex == frame.ifindex() => Verdict::Transmit,
+        Route::Out { slot, .. } => match DEVICES.redirect(*slot, 0) {
+            Ok(_) => Verdict::Redirect,
+            Err(_) => return Err(Verdict::Drop(DropReason::NoInterface)),
+        },
+    };
+    let bytes = frame.length() as u64;
+    stats::count_packet(
+        recipe.service,
+        u32::from(recipe.backend),
+        recipe.is_reverse(),
+        bytes,
+    );
+    Ok(verdict)
+}
+
+/// The print of where the frame came from.
+#[inline(always)]
+pub(crate) fn ingress(frame: &Frame) -> Option<u64> {
+    let window = frame.window::<14>(0)?;
+    Some(FlowEntry::ingress_print(
+        window.u32::<6>(),
+        window.u16::<10>(),
+        frame.ifindex(),
+    ))
+}
+
+/// Slot of the interface that received the frame; 0, a row without an interface, where it is not one of ours.
+#[inline(never)]
+pub(crate) fn ingress_slot(frame: &Frame) -> u8 {
+    let interfaces = CONFIG.get(0).map_or(0, |config| config.interfaces);
+    let mut slot = 1;
+    while slot < MAX_INTERFACES && slot <= interfaces {
+        if INTERFACES
+            .get(slot)
+            .is_some_and(|row| ifindex(row) == frame.ifindex())
+        {
+            #[expect(clippy::cast_possible_truncation, reason = "17 rows")]
+            return slot as u8;
+        }
+        slot += 1;
+    }
+    0
+}
+
+#[inline(always)]
+fn ifindex(row: &InterfaceRow) -> u32 {
+    // SAFETY: an aligned word of a map row.
+    unsafe { ptr::read_volatile(&raw const row.ifindex) }
+}
+
+/// The XDP action of a verdict.
+#[inline(always)]
+pub(crate) const fn action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Pass | Verdict::PassRewritten => XDP_PASS,
+        Verdict::Transmit | Verdict::EchoReply | Verdict::TimeExceeded => XDP_TX,
+        Verdict::Redirect => XDP_REDIRECT,
+        Verdict::Drop(_) => XDP_DROP,
+    }
+}

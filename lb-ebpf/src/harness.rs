@@ -1,0 +1,35 @@
+//! Programs that tests and the bench load beside the data plane; they are no part of the product.
+#![no_std]
+#![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![expect(
+    clippy::inline_always,
+    reason = "a call would be measured along with what is called"
+)]
+
+#[path = "harness/calibration.rs"]
+mod calibration;
+#[path = "harness/frame.rs"]
+mod frame;
+#[path = "harness/plan.rs"]
+mod plan;
+#[path = "harness/replay.rs"]
+mod replay;
+
+use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+
+/// Passes every frame. A veth that receives XDP frames needs a program, and this is one.
+#[xdp]
+fn xdp_pass(_: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

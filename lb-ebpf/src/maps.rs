@@ -1,0 +1,57 @@
+//! The maps, by the names they are pinned under. `lb_common::abi` says what their bytes mean and who writes them.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use lb_common::abi::{
+    BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowCounters, FlowEntry,
+    FlowKey, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS,
+    MAX_VERDICTS, NeighbourWanted, NextHopRow, RateWindow, ServiceKey, ServiceRow,
+};
+
+/// The agent maps the array and publishes single words.
+const SHARED: usize = BPF_F_MMAPABLE as usize;
+/// Keys of VIPs and services; each VIP has up to three marker keys beside its services.
+const SERVICE_KEYS_MAX: usize = 4 * MAX_SERVICES as usize;
+/// Bytes of the event ring.
+const EVENTS_BYTES: usize = 1 << 16;
+
+#[btf_map]
+pub(crate) static CONFIG: Array<ConfigRow, 1> = Array::new();
+#[btf_map]
+pub(crate) static ADDRESS_FILTER: Array<u64, { FILTER_WORDS as usize }, SHARED> = Array::new();
+#[btf_map]
+pub(crate) static SERVICE_KEYS: HashMap<ServiceKey, u32, SERVICE_KEYS_MAX> = HashMap::new();
+#[btf_map]
+pub(crate) static SERVICES: Array<ServiceRow, { MAX_SERVICES as usize }, SHARED> = Array::new();
+#[btf_map]
+pub(crate) static CURSORS: Array<Cursor, { MAX_SERVICES as usize }> = Array::new();
+#[btf_map]
+pub(crate) static SLOTS: Array<u64, { MAX_SLOTS as usize }, SHARED> = Array::new();
+#[btf_map]
+pub(crate) static BACKENDS: Array<BackendRow, { MAX_BACKENDS as usize }, SHARED> = Array::new();
+#[btf_map]
+pub(crate) static NEXT_HOPS: Array<NextHopRow, { MAX_NEXT_HOPS as usize }, SHARED> = Array::new();
+#[btf_map]
+pub(crate) static INTERFACES: Array<InterfaceRow, { MAX_INTERFACES as usize }, SHARED> =
+    Array::new();
+#[btf_map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, FlowEntry, { DEFAULT_FLOW_ENTRIES as usize }> =
+    LruHashMap::new();
+#[btf_map]
+pub(crate) static COUNTERS_SERVICES: PerCpuArray<FlowCounters, { MAX_SERVICES as usize }> =
+    PerCpuArray::new();
+#[btf_map]
+pub(crate) static COUNTERS_BACKENDS: PerCpuArray<FlowCounters, { MAX_BACKENDS as usize }> =
+    PerCpuArray::new();
+#[btf_map]
+pub(crate) static COUNTERS_VERDICTS: PerCpuArray<u64, { MAX_VERDICTS as usize }> =
+    PerCpuArray::new();
+#[btf_map]
+pub(crate) static RATE_LIMITS: PerCpuArray<RateWindow, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static DEVICES: DevMap<{ MAX_INTERFACES as usize }> = DevMap::new();
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<NeighbourWanted, EVENTS_BYTES> = RingBuf::new();

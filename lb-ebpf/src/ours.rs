@@ -1,0 +1,74 @@
+//! Stage "ours?": sends foreign frames on their way after one or two array reads, then reads the transport header.
+
+use lb_common::{
+    abi::{FlowKey, ServiceKey},
+    filter, parse,
+    parse::{Fragment, Ipv4, Network, TcpFlags, Transport},
+    verdict::{DropReason, Verdict},
+};
+
+use crate::{answer, maps::ADDRESS_FILTER, packet::Frame, service};
+
+/// A TCP or UDP packet that may belong to a service.
+pub(crate) struct Packet {
+    /// Its 5-tuple.
+    pub(crate) key: FlowKey,
+    /// TCP flags; zero for UDP.
+    pub(crate) flags: TcpFlags,
+    /// Bytes of the IPv4 header.
+    pub(crate) header_length: usize,
+    /// The first fragment of several.
+    pub(crate) fragment: bool,
+}
+
+/// Passes a frame whose destination can't be a VIP and whose source can't be a backend.
+#[inline(always)]
+pub(crate) fn check(frame: &Frame) -> Result<Ipv4, Verdict> {
+    match parse::network(frame) {
+        Network::Ipv4(ip) if may_be_ours(ip.destination) || may_be_ours(ip.source) => Ok(ip),
+        _ => Err(Verdict::Pass),
+    }
+}
+
+#[inline(always)]
+fn may_be_ours(address: u32) -> bool {
+    let (word, bit) = filter::place(address);
+    ADDRESS_FILTER.get(word).is_some_and(|bits| bits & bit != 0)
+}
+
+/// Reads the transport header. What has no ports ends here: echo requests to a VIP are answered, and what is
+/// malformed or can't be followed drops, if it is addressed to a VIP.
+#[inline(always)]
+pub(crate) fn transport(frame: &Frame, ip: &Ipv4) -> Result<Packet, Verdict> {
+    match parse::transport(frame, ip) {
+        Ok(Transport::Ports(ports)) => Ok(Packet {
+            key: FlowKey {
+                source: ip.source,
+                destination: ip.destination,
+                source_port: ports.source,
+                destination_port: ports.destination,
+                protocol: u32::from(ip.protocol),
+            },
+            flags: ports.flags,
+            header_length: ip.header_length,
+            fragment: matches!(ip.fragment, Fragment::First),
+        }),
+        Ok(Transport::Icmp(kind, _)) => Err(answer::icmp(frame, ip, kind)),
+        Ok(Transport::Other) if matches!(ip.fragment, Fragment::Later) => {
+            Err(drop_if_served(ip, DropReason::Fragment))
+        }
+        Ok(Transport::Other) => Err(Verdict::Pass),
+        Err(reason) => Err(drop_if_served(ip, reason)),
+    }
+}
+
+/// Drops a packet to a VIP that serves its protocol; any other is not ours.
+#[inline(never)]
+fn drop_if_served(ip: &Ipv4, reason: DropReason) -> Verdict {
+    let key = ServiceKey::new(service::mapped(ip.destination), [0; 2], ip.protocol);
+    if service::is_marked(&key) {
+        Verdict::Drop(reason)
+    } else {
+        Verdict::Pass
+    }
+}

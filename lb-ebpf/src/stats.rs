@@ -1,0 +1,69 @@
+//! Counters, per CPU: no two CPUs write the same word.
+
+use core::arch::asm;
+
+use lb_common::{abi::FlowCounters, verdict::Verdict};
+
+use crate::maps::{COUNTERS_BACKENDS, COUNTERS_SERVICES, COUNTERS_VERDICTS};
+
+/// Counts the end of a packet's walk.
+#[inline(always)]
+pub(crate) fn count_verdict(verdict: Verdict) {
+    if let Some(counter) = COUNTERS_VERDICTS.get_ptr_mut(verdict.index()) {
+        // SAFETY: this CPU's own word.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts a flow made.
+#[inline(always)]
+pub(crate) fn count_new_flow(service: u32, backend: u32) {
+    both(service, backend, |row| row.new_flows += 1);
+}
+
+/// Counts a packet sent on, and its bytes.
+#[inline(always)]
+pub(crate) fn count_packet(service: u32, backend: u32, reverse: bool, bytes: u64) {
+    both(service, backend, |row| {
+        if reverse {
+            row.reverse_packets += 1;
+            row.reverse_bytes += bytes;
+        } else {
+            row.forward_packets += 1;
+            row.forward_bytes += bytes;
+        }
+    });
+}
+
+/// The rows of a service and of a backend.
+#[inline(always)]
+fn both(service: u32, backend: u32, count: impl Fn(&mut FlowCounters)) {
+    if let Some(row) = COUNTERS_SERVICES.get_ptr_mut(service) {
+        // SAFETY: this CPU's own row.
+        count(unsafe { &mut *row });
+    }
+    if let Some(row) = COUNTERS_BACKENDS.get_ptr_mut(backend) {
+        // SAFETY: this CPU's own row.
+        count(unsafe { &mut *row });
+    }
+}
+
+/// Adds to a word that CPUs share and returns what it held.
+///
+/// In assembly because `core::sync::atomic` has no read-modify-write for this target.
+///
+/// # Safety
+/// `word` is an aligned word of a map row.
+#[inline(always)]
+pub(crate) unsafe fn fetch_add(word: *mut u64, amount: u64) -> u64 {
+    let mut value = amount;
+    // SAFETY: the caller's; the instruction is the only access.
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(reg) value,
+        );
+    }
+    value
+}

@@ -1,0 +1,121 @@
+//! The VIPs on the first interface, where `manage_addresses` asks for it.
+//!
+//! Takes the name of the interface and the addresses wanted there ([`Wanted`]); adds them as /32, takes away those no
+//! longer wanted, adds them again when the interface comes back, and gives gratuitous ARP to be sent
+//! ([`Announcement`]). The kernel remembers which addresses are the agent's ([`PROTOCOL`]), so that this is known
+//! after a crash too; an address that somebody else configured, on whatever interface, is neither added nor removed.
+//! It sends no frame itself.
+
+mod arp;
+mod keeper;
+mod schedule;
+mod steps;
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use keeper::{Keeper, Order};
+use tokio::sync::{mpsc, oneshot};
+
+pub use crate::neighbours::Error;
+use crate::neighbours::netlink::Requests;
+
+/// `IFA_PROTO` of the agent's addresses: the letter L, 76, which no well-known program uses. Linux 5.18 and newer keep
+/// it; `ip -d address` of iproute2 6.3 and newer shows it.
+pub const PROTOCOL: u8 = 0x4c;
+/// Bytes of an ARP frame.
+pub const FRAME: usize = 42;
+
+/// What is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where the addresses belong.
+    pub interface: String,
+    /// The addresses; where empty, all of the agent's are taken away.
+    pub addresses: BTreeSet<Ipv4Addr>,
+}
+
+/// A gratuitous ARP to be sent, by [`crate::dataplane::Dataplane::send`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Kernel index of the interface.
+    pub ifindex: u32,
+    /// The VIP.
+    pub address: Ipv4Addr,
+    /// From the Ethernet header on.
+    pub frame: [u8; FRAME],
+}
+
+/// Speaks to the task that keeps the addresses. Without it the task ends, and the addresses stay.
+#[derive(Debug)]
+pub struct Addresses {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Addresses {
+    /// Starts to keep `wanted` in the network namespace of the calling thread; returns when it is so, or when the
+    /// interface is not there. What is to be announced goes to `announcements`, thrice with a second between; what
+    /// does not fit there is left out.
+    ///
+    /// # Errors
+    /// No socket, or the kernel refuses a list or an address.
+    pub async fn start(
+        wanted: Wanted,
+        announcements: mpsc::Sender<Announcement>,
+    ) -> Result<Self, Error> {
+        let (orders, orders_out) = mpsc::unbounded_channel();
+        let mut keeper = Keeper::open(wanted, announcements)?;
+        keeper.keep().await?;
+        tokio::spawn(keeper.run(orders_out));
+        Ok(Self { orders })
+    }
+
+    /// Keeps something else from now on; what the kernel refuses is logged and tried again.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn want(&self, wanted: Wanted) -> Result<(), Error> {
+        self.orders
+            .send(Order::Want(wanted))
+            .map_err(|_| Error::Stopped)
+    }
+
+    /// Takes all of the agent's addresses away and ends; gives those that were removed.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the task has stopped.
+    pub async fn withdraw(self) -> Result<BTreeSet<Ipv4Addr>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.orders
+            .send(Order::Withdraw(reply))
+            .map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+}
+
+/// Removes the agent's addresses from these interfaces, for when no agent runs; gives those that were removed. An
+/// interface that is not there has none.
+///
+/// # Errors
+/// No socket, or the kernel refuses.
+pub async fn remove(interfaces: &[String]) -> Result<BTreeSet<Ipv4Addr>, Error> {
+    let requests = Requests::open()?;
+    let links = requests.links().await?;
+    let addresses = requests.addresses().await?;
+    let steps = interfaces.iter().flat_map(|interface| {
+        steps::steps(
+            &Wanted {
+                interface: interface.clone(),
+                addresses: BTreeSet::new(),
+            },
+            &links,
+            &addresses,
+        )
+    });
+    let mut removed = BTreeSet::new();
+    for step in steps {
+        if keeper::take(&requests, &step).await? {
+            removed.insert(step.row().address);
+        }
+    }
+    Ok(removed)
+}

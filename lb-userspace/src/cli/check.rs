@@ -1,0 +1,95 @@
+//! `lb check`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+
+use super::print;
+use crate::{
+    config::{self, Checked, Diagnostics, Severity},
+    model::Model,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = concat!("\
+Every error is named at once, each with its file, line and column, the line itself, and what to do about it. Warnings \
+are named too and do not make the check fail.
+
+With --json the standard output is one array of objects: severity (error or warning), file, line, column, end_column, \
+text (of the line), message, mend; the four in the middle are missing where a finding is about the whole file.
+
+A configuration that names every key:
+
+", include_str!("../../examples/lb.toml")))]
+pub(super) struct Arguments {
+    /// The configuration
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Findings as a JSON array on the standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let checked = config::load(&arguments.file);
+    let findings = match &checked {
+        Ok(Checked { warnings, .. }) => warnings,
+        Err(findings) => findings,
+    };
+    if arguments.json {
+        print(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&findings.0).context("findings as JSON")?
+        ))?;
+    } else {
+        if !findings.0.is_empty() {
+            eprintln!("{findings}");
+        }
+        if let Ok(Checked { model, .. }) = &checked {
+            print(&format!(
+                "{}: ok: {}\n",
+                arguments.file.display(),
+                contents(model)
+            ))?;
+        } else {
+            eprintln!("{}", verdict(findings));
+        }
+    }
+    Ok(if checked.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// `3 errors, 1 warning`.
+pub(super) fn verdict(findings: &Diagnostics) -> String {
+    let errors = counted(findings.count(Severity::Error), "error");
+    match findings.count(Severity::Warning) {
+        0 => errors,
+        warnings => format!("{errors}, {}", counted(warnings, "warning")),
+    }
+}
+
+/// `1 interface, 2 services, 1 pool, 3 backends`.
+pub(super) fn contents(model: &Model) -> String {
+    let mut backends: Vec<_> = model
+        .pools
+        .iter()
+        .flat_map(|pool| &pool.backends)
+        .map(|backend| backend.address)
+        .collect();
+    backends.sort_unstable();
+    backends.dedup();
+    let parts = [
+        counted(model.interfaces.len(), "interface"),
+        counted(model.services.len(), "service"),
+        counted(model.pools.len(), "pool"),
+        counted(backends.len(), "backend"),
+    ];
+    parts.join(", ")
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,308 @@
+//! What of a report is shown where.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
+
+use super::{
+    table::{Side, Style, Table},
+    units::{ago, count, rate},
+};
+use crate::status::{BackendReport, ServiceReport, StatusReport, Traffic};
+
+const COLUMNS: [(&str, Side); 11] = [
+    ("SERVICE", Side::Left),
+    ("NAME", Side::Left),
+    ("WEIGHT", Side::Right),
+    ("STATE", Side::Left),
+    ("FLOWS", Side::Right),
+    ("NEW/s", Side::Right),
+    ("PKT/s", Side::Right),
+    ("B/s", Side::Right),
+    ("PACKETS", Side::Right),
+    ("BYTES", Side::Right),
+    ("REASON", Side::Left),
+];
+
+/// The whole page.
+pub(super) fn render(report: &StatusReport, colour: bool) -> String {
+    // By the agent's own clock, so that a terminal elsewhere shows the same.
+    let now = humantime::parse_rfc3339(&report.time).ok();
+    let mut page = head(report, now, colour);
+
+    let mut table = Table::new(&COLUMNS);
+    for service in &report.services {
+        table.row(service_row(service));
+        for backend in &service.backends {
+            table.row(backend_row(backend, now));
+        }
+    }
+    if report.services.is_empty() {
+        page.push_str("no services\n");
+        return page;
+    }
+    page.push_str(&table.render(colour));
+    if some_backend_is_shared(report) {
+        page.push_str(&Style::Dim.paint(
+            "traffic of a backend is that of all services that use it",
+            colour,
+        ));
+        page.push('\n');
+    }
+    page
+}
+
+/// The agent, the program, the interfaces, the flow table and what became of packets.
+fn head(report: &StatusReport, now: Option<SystemTime>, colour: bool) -> String {
+    let agent = &report.agent;
+    let mut lines = Vec::new();
+
+    let how = if agent.adopted {
+        ", adopted what an earlier one left"
+    } else {
+        ""
+    };
+    let mut line = format!(
+        "instance {}: lb {}, pid {}, up {}{how}; ",
+        Style::Bold.paint(&report.instance, colour),
+        agent.version,
+        agent.pid,
+        ago(&agent.started, now),
+    );
+    line += &if agent.ready {
+        Style::Good.paint("ready", colour)
+    } else {
+        Style::Bad.paint("not ready", colour)
+    };
+    lines.push(line);
+
+    lines.push(format!(
+        "config: {}, read {} ago",
+        agent.config,
+        ago(&agent.config_loaded, now)
+    ));
+    if let Some(error) = &agent.config_error {
+        lines.push(Style::Bad.paint(
+            &format!("config: the last reload was refused: {error}"),
+            colour,
+        ));
+    }
+    if agent.reconcile_failures > 0 {
+        let failures = format!(
+            "reconciles: {} of {} failed",
+            agent.reconcile_failures, agent.reconciles
+        );
+        lines.push(Style::Unsure.paint(&failures, colour));
+    }
+
+    lines.push(match &report.program {
+        None => Style::Bad.paint("program: not loaded", colour),
+        Some(program) => format!(
+            "program: id {}, tag {}, {} instructions verified, loaded {} ago, log {}",
+            program.id,
+            program.tag,
+            program.verified_instructions,
+            ago(&program.loaded, now),
+            program.log
+        ),
+    });
+    let interfaces = report
+        .interfaces
+        .iter()
+        .map(|interface| match &interface.reason {
+            Some(reason) => Style::Bad.paint(
+                &format!("{} {}: {reason}", interface.name, interface.mode),
+                colour,
+            ),
+            None => format!("{} {}", interface.name, interface.mode),
+        });
+    lines.push(format!(
+        "interfaces: {}",
+        interfaces.collect::<Vec<_>>().join(", ")
+    ));
+
+    let table = &report.flow_table;
+    lines.push(format!(
+        "flow table: {} of {} entries, {}",
+        table.entries,
+        table.capacity,
+        share(table.entries, table.capacity)
+    ));
+    lines.push(format!("packets: {}", listed(&report.verdicts)));
+    lines.push(format!("drops: {}", listed(&report.drops)));
+    lines.push(String::new());
+
+    lines.into_iter().fold(String::new(), |mut page, line| {
+        page.push_str(&line);
+        page.push('\n');
+        page
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        "empty".to_owned()
+    } else {
+        format!("{:.1} %", part as f64 * 100.0 / whole as f64)
+    }
+}
+
+/// What was counted, most first; `none` where nothing was.
+fn listed(counts: &BTreeMap<String, u64>) -> String {
+    let mut counts: Vec<(&String, &u64)> = counts.iter().filter(|(_, count)| **count > 0).collect();
+    counts.sort_by(|one, other| other.1.cmp(one.1));
+    let words: Vec<String> = counts
+        .iter()
+        .map(|(name, number)| format!("{name} {}", count(**number)))
+        .collect();
+    if words.is_empty() {
+        "none".to_owned()
+    } else {
+        words.join(", ")
+    }
+}
+
+fn plain(text: impl Into<String>) -> (String, Style) {
+    (text.into(), Style::Plain)
+}
+
+fn bold(text: impl Into<String>) -> (String, Style) {
+    (text.into(), Style::Bold)
+}
+
+fn service_row(service: &ServiceReport) -> Vec<(String, Style)> {
+    let usable = service.backends.iter().any(|backend| backend.in_rotation);
+    let (name, state, reason) = if service.removed {
+        let state = ("removed, draining".to_owned(), Style::Unsure);
+        (String::new(), state, plain(""))
+    } else {
+        let state = plain(format!("{} {}", service.mode, service.scheduler));
+        let reason = if usable {
+            ""
+        } else {
+            "no backend takes new flows"
+        };
+        (service.name.clone(), state, (reason.to_owned(), Style::Bad))
+    };
+    let address = format!("{} {}", service.protocol, service.address);
+    let mut row = vec![bold(address), bold(name), plain(""), state];
+    row.extend(numbers(service.active_flows, &service.traffic));
+    row.push(reason);
+    row
+}
+
+fn backend_row(backend: &BackendReport, now: Option<SystemTime>) -> Vec<(String, Style)> {
+    let style = match backend.state.as_str() {
+        "up" | "unchecked" => Style::Good,
+        "down" => Style::Bad,
+        _ => Style::Unsure,
+    };
+    let name = if backend.name == backend.address {
+        ""
+    } else {
+        &backend.name
+    };
+    let state = format!("{} {}", backend.state, ago(&backend.since, now));
+    let mut row = vec![
+        plain(format!("  -> {}", backend.address)),
+        plain(name),
+        plain(backend.weight.to_string()),
+        (state.trim_end().to_owned(), style),
+    ];
+    row.extend(numbers(backend.active_flows, &backend.traffic));
+    row.push(plain(reason(backend)));
+    row
+}
+
+/// The reason of the state, and that a good backend is out of use where the reason does not say so.
+fn reason(backend: &BackendReport) -> String {
+    let usable = matches!(backend.state.as_str(), "up" | "unchecked") && backend.weight != 0;
+    if usable && !backend.in_rotation {
+        return format!("{}; not in rotation", backend.reason);
+    }
+    backend.reason.clone()
+}
+
+fn numbers(flows: u64, traffic: &Traffic) -> [(String, Style); 6] {
+    [
+        plain(flows.to_string()),
+        plain(rate(traffic.new_flows_per_second)),
+        plain(rate(traffic.packets_per_second)),
+        plain(rate(traffic.bytes_per_second)),
+        plain(count(
+            traffic
+                .forward_packets
+                .saturating_add(traffic.reverse_packets),
+        )),
+        plain(count(
+            traffic.forward_bytes.saturating_add(traffic.reverse_bytes),
+        )),
+    ]
+}
+
+fn some_backend_is_shared(report: &StatusReport) -> bool {
+    let mut services: HashMap<&str, usize> = HashMap::new();
+    for backend in report.services.iter().flat_map(|service| &service.backends) {
+        *services.entry(&backend.address).or_default() += 1;
+    }
+    services.values().any(|count| *count > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> StatusReport {
+        serde_json::from_str(include_str!("../../../examples/status.json")).unwrap()
+    }
+
+    #[test]
+    fn the_page_shows_services_and_backends_in_columns() {
+        assert_eq!(
+            render(&sample(), false),
+            include_str!("../../../examples/status.txt")
+        );
+    }
+
+    #[test]
+    fn colour_is_all_that_a_terminal_gets_beside() {
+        let coloured = render(&sample(), true);
+        assert!(coloured.contains("\x1b[31mdown 12s\x1b[0m"), "{coloured}");
+        let mut bare = String::new();
+        for (index, part) in coloured.split("\x1b[").enumerate() {
+            bare.push_str(if index == 0 {
+                part
+            } else {
+                part.split_once('m').unwrap().1
+            });
+        }
+        assert_eq!(bare, render(&sample(), false));
+    }
+
+    #[test]
+    fn troubles_are_shown() {
+        let mut report = sample();
+        report.agent.ready = false;
+        report.agent.adopted = true;
+        report.agent.config_error = Some("lb.toml:1:1: error: no".into());
+        report.agent.reconcile_failures = 3;
+        report.program = None;
+        let page = render(&report, false);
+        for line in [
+            "up 2h13m, adopted what an earlier one left; not ready\n",
+            "config: the last reload was refused: lb.toml:1:1: error: no\n",
+            "reconciles: 3 of 8123 failed\n",
+            "program: not loaded\n",
+        ] {
+            assert!(page.contains(line), "{page}");
+        }
+    }
+
+    #[test]
+    fn an_empty_report_is_a_page_too() {
+        let page = render(&StatusReport::default(), false);
+        assert!(page.ends_with("drops: none\n\nno services\n"), "{page}");
+    }
+}

@@ -1,0 +1,89 @@
+//! What the command line accepts.
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn commands_take_what_the_manual_says() {
+    for line in [
+        "lb run --config lb.toml",
+        "lb run --config lb.toml --log-format json --log-level debug",
+        "lb check lb.toml",
+        "lb check lb.toml --json",
+        "lb status",
+        "lb status --instance edge",
+        "lb status --socket /tmp/lb.sock --json",
+        "lb status --watch",
+        "lb status --watch 0.5 --json",
+        "lb reload --instance edge",
+        "lb detach --instance edge --pin-root /sys/fs/bpf",
+        "lb detach --config lb.toml",
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for line in [
+        "lb",
+        "lb run",
+        "lb check",
+        "lb status --instance Edge",
+        "lb status --instance edge --socket /tmp/lb.sock",
+        "lb status --watch 0",
+        "lb detach --instance edge --config lb.toml",
+    ] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn the_socket_follows_the_instance() {
+    let socket = |line: &str| match parse(line).unwrap().command {
+        Command::Reload(_) | Command::Run(_) | Command::Check(_) | Command::Detach(_) => {
+            unreachable!()
+        }
+        Command::Status(arguments) => arguments.target.socket(),
+    };
+    assert_eq!(socket("lb status"), PathBuf::from("/run/lb/lb.sock"));
+    assert_eq!(
+        socket("lb status --instance edge"),
+        PathBuf::from("/run/lb/edge.sock")
+    );
+    assert_eq!(socket("lb status --socket /tmp/x"), PathBuf::from("/tmp/x"));
+}
+
+#[test]
+fn help_says_what_a_manual_would() {
+    let mut command = Cli::command();
+    let mut pages = vec![command.render_long_help().to_string()];
+    pages.extend(
+        command
+            .get_subcommands_mut()
+            .map(|command| command.render_long_help().to_string()),
+    );
+    for word in [
+        "Examples:",
+        "Files:",
+        "Signals of the agent:",
+        "SIGHUP",
+        "/run/lb/<instance>.sock",
+        "Exit status:",
+    ] {
+        assert!(pages[0].contains(word), "no {word} in:\n{}", pages[0]);
+    }
+    assert!(pages.iter().any(|page| page.contains("CAP_PERFMON")));
+}

@@ -1,0 +1,186 @@
+//! On which interfaces the program runs, and when to try again where it does not.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    host::Host,
+    plane::PlaneLost,
+    task::Core,
+};
+use crate::{
+    dataplane::{AttachError, Attached, Target},
+    model::{Interface, Model},
+};
+
+/// How long after a failure the first attempt comes, and the last.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// The program on one interface.
+#[derive(Clone, Debug)]
+pub(super) enum Attachment {
+    /// It runs.
+    On(Attached),
+    /// It does not.
+    Off { ifindex: u32, reason: String, retry_at: Instant, delay: Duration },
+}
+
+/// The program on all interfaces.
+#[derive(Debug, Default)]
+pub(super) struct Attachments(BTreeMap<String, Attachment>);
+
+impl Attachments {
+    pub(super) fn get(&self, interface: &str) -> Option<&Attachment> {
+        self.0.get(interface)
+    }
+
+    /// Whether it runs on every interface of the model.
+    pub(super) fn all_on(&self, model: &Model) -> bool {
+        model.interfaces.iter().all(|interface| matches!(self.0.get(&interface.name), Some(Attachment::On(_))))
+    }
+
+    /// When the next attempt is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let off = self.0.values().filter_map(|attachment| match attachment {
+            Attachment::On(_) => None,
+            Attachment::Off { retry_at, .. } => Some(*retry_at),
+        });
+        off.min()
+    }
+
+    pub(super) fn forget(&mut self, interface: &str) {
+        self.0.remove(interface);
+    }
+
+    /// Whether the program must be attached to the interface of that index now.
+    fn wants(&self, interface: &str, ifindex: u32, now: Instant) -> bool {
+        match self.0.get(interface) {
+            Some(Attachment::On(attached)) => attached.ifindex != ifindex,
+            Some(Attachment::Off { ifindex: tried, retry_at, .. }) => *tried != ifindex || *retry_at <= now,
+            None => true,
+        }
+    }
+}
+
+impl<H: Host> Core<H> {
+    /// Attaches the program wherever it should run and does not; gives the failures that are new. With `all_or_none`
+    /// it stops at the first.
+    pub(super) async fn attach(&mut self, all_or_none: bool) -> Result<Vec<AttachError>, PlaneLost> {
+        let mut failures = Vec::new();
+        let model = std::sync::Arc::clone(&self.model);
+        for interface in &model.interfaces {
+            let link = self.network.links.get(&interface.name).copied().flatten();
+            let Some(link) = link else {
+                if matches!(self.attachments.0.remove(&interface.name), Some(Attachment::On(_))) {
+                    tracing::warn!(
+                        event = "interface_gone",
+                        interface = interface.name,
+                        "the interface is gone; the program is attached again when it is back"
+                    );
+                }
+                continue;
+            };
+            if self.attachments.wants(&interface.name, link.ifindex, Instant::now())
+                && let Err((error, known)) = self.attach_one(interface, link.ifindex).await?
+                && !known
+            {
+                failures.push(error);
+                if all_or_none {
+                    break;
+                }
+            }
+        }
+        Ok(failures)
+    }
+
+    /// Attaches to one interface. A failure comes with whether it is the same as the last time.
+    async fn attach_one(
+        &mut self,
+        interface: &Interface,
+        ifindex: u32,
+    ) -> Result<Result<(), (AttachError, bool)>, PlaneLost> {
+        let target = Target { name: interface.name.clone(), ifindex, mode: interface.mode };
+        let name = interface.name.clone();
+        match self.plane.with(move |plane| plane.attach(&target)).await? {
+            Ok(attached) => {
+                let mode = if attached.native { "native" } else { "generic" };
+                let how = if attached.adopted { "adopted the link" } else { "attached" };
+                tracing::info!(event = "attached", interface = name, mode, adopted = attached.adopted, "{how} in {mode} mode");
+                if let Some(reason) = &attached.fallback {
+                    tracing::warn!(
+                        event = "generic_mode",
+                        interface = name,
+                        "generic mode, which costs several times as much for a packet, because native mode is refused: \
+                         {reason}"
+                    );
+                }
+                self.attachments.0.insert(name, Attachment::On(attached));
+                Ok(Ok(()))
+            }
+            Err(error) => {
+                let (delay, known) = match self.attachments.0.get(&name) {
+                    Some(Attachment::Off { delay, reason, .. }) => {
+                        ((*delay * 2).min(LAST_RETRY), *reason == error.to_string())
+                    }
+                    _ => (FIRST_RETRY, false),
+                };
+                let (reason, retry_at) = (error.to_string(), Instant::now() + delay);
+                self.attachments.0.insert(name, Attachment::Off { ifindex, reason, retry_at, delay });
+                Ok(Err((error, known)))
+            }
+        }
+    }
+
+    /// Takes the program off interfaces that are not of the configuration.
+    pub(super) async fn detach_unconfigured(&mut self) -> Result<(), PlaneLost> {
+        let model = std::sync::Arc::clone(&self.model);
+        let configured = move |name: &str| model.interfaces.iter().any(|interface| interface.name == name);
+        let detached = self
+            .plane
+            .with(move |plane| -> Result<Vec<String>, AttachError> {
+                let links = plane.links()?;
+                let mut detached = Vec::new();
+                for link in links.into_iter().filter(|link| !configured(&link.interface)) {
+                    plane.detach(&link.interface)?;
+                    detached.push(link.interface);
+                }
+                Ok(detached)
+            })
+            .await?;
+        match detached {
+            Ok(names) => {
+                for name in names {
+                    self.attachments.forget(&name);
+                    tracing::info!(event = "detached_interface", interface = name, "detached, it is not configured");
+                }
+            }
+            Err(error) => tracing::error!(event = "detach_failed", "{error}"),
+        }
+        Ok(())
+    }
+
+    /// Compares the links in force with what should be; a link that is not as it should be is made anew.
+    pub(super) async fn compare_links(&mut self) -> Result<usize, PlaneLost> {
+        let links = match self.plane.with(|plane| plane.links()).await? {
+            Ok(links) => links,
+            Err(error) => {
+                tracing::warn!("the program's links can't be looked at: {error}");
+                return Ok(0);
+            }
+        };
+        let mut wrong = Vec::new();
+        for (name, attachment) in &self.attachments.0 {
+            let Attachment::On(attached) = attachment else { continue };
+            let link = links.iter().find(|link| link.interface == *name);
+            if link.is_none_or(|link| link.ifindex != attached.ifindex || !link.current) {
+                wrong.push(name.clone());
+            }
+        }
+        for name in &wrong {
+            self.attachments.forget(name);
+        }
+        Ok(wrong.len())
+    }
+}

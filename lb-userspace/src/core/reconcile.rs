@@ -1,0 +1,193 @@
+//! From what is wanted to what is in force.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    desired::{desired, watch},
+    host::Host,
+    plane::PlaneLost,
+    task::Core,
+};
+use crate::{
+    dataplane::TableError,
+    plan::{Change, Hop, plan},
+};
+
+/// How long after a failure the first attempt comes, and the last.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// When to try again what has failed.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    at: Option<Instant>,
+    delay: Duration,
+}
+
+impl Retry {
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.at
+    }
+
+    fn failed(&mut self) {
+        self.delay = (self.delay * 2).clamp(FIRST_RETRY, LAST_RETRY);
+        self.at = Some(Instant::now() + self.delay);
+    }
+}
+
+impl<H: Host> Core<H> {
+    /// Makes maps and links what they should be. What fails is tried again; the rest stays as it was.
+    pub(super) async fn reconcile(&mut self) -> Result<(), PlaneLost> {
+        let failure = self.reconcile_maps().await?;
+        match failure {
+            None => self.retry = Retry::default(),
+            Some(error) => {
+                self.retry.failed();
+                let seconds = self.retry.delay.as_secs_f64();
+                tracing::error!(event = "reconcile_failed", "{error}; it is tried again in {seconds} s");
+            }
+        }
+        for error in self.attach(false).await? {
+            tracing::error!(event = "attach_failed", "{error}");
+        }
+        Ok(())
+    }
+
+    /// Plans and applies; gives the error that stopped it.
+    pub(super) async fn reconcile_maps(&mut self) -> Result<Option<TableError>, PlaneLost> {
+        self.follow_backends().await;
+        let desired = desired(&self.model, &self.health, &self.network, self.ticks_per_second);
+        let plan = plan(&desired, &self.actual, Instant::now().into_std());
+        self.tell_refused(plan.refused.iter().map(ToString::to_string).collect());
+        let failure = self.apply(plan.changes).await?;
+        self.actual.book = plan.book;
+        self.report.reconciles += 1;
+        if failure.is_none() {
+            self.tell_transitions();
+        }
+        self.tell_ways();
+        Ok(failure)
+    }
+
+    /// Applies changes up to the first that fails. What is in force afterwards is known either way.
+    async fn apply(&mut self, changes: Vec<Change>) -> Result<Option<TableError>, PlaneLost> {
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let (changes, done, failure) = self
+            .plane
+            .with(move |plane| {
+                for (done, change) in changes.iter().enumerate() {
+                    if let Err(error) = plane.apply(change) {
+                        return (changes, done, Some(error));
+                    }
+                }
+                let done = changes.len();
+                (changes, done, None)
+            })
+            .await?;
+        for change in &changes[..done] {
+            tracing::trace!(?change, "applied");
+            self.actual.tables.apply(change);
+        }
+        self.report.changes += done as u64;
+        tracing::debug!(changes = done, "reconciled");
+        if failure.is_some() {
+            self.report.reconcile_failures += 1;
+            // A change may have been carried out in part.
+            if let Ok(tables) = self.fresh_tables().await? {
+                self.actual.tables = tables;
+            }
+        }
+        Ok(failure)
+    }
+
+    /// Compares the maps and links in force with what they should be, and repairs what somebody else has changed.
+    pub(super) async fn compare(&mut self) -> Result<(), PlaneLost> {
+        if self.retry.due().is_some() {
+            return Ok(());
+        }
+        self.reconcile().await?;
+        let fresh = match self.fresh_tables().await? {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::warn!(event = "compare_failed", "{error}");
+                return Ok(());
+            }
+        };
+        let before = self.report.changes;
+        self.actual.tables = fresh;
+        let links = self.compare_links().await?;
+        self.reconcile().await?;
+        let repaired = self.report.changes - before;
+        if repaired != 0 || links != 0 {
+            tracing::warn!(
+                event = "drift",
+                changes = repaired,
+                links,
+                "something else has changed the data plane; it is repaired"
+            );
+        }
+        Ok(())
+    }
+
+    /// Has the ways to all backends watched that may have flows.
+    async fn follow_backends(&mut self) {
+        let watch = watch(&self.model, &self.actual.tables);
+        if watch == self.watch {
+            return;
+        }
+        match self.host.watch(watch.clone(), Duration::ZERO).await {
+            Ok(network) => {
+                self.network = network;
+                self.watch = watch;
+            }
+            Err(error) => tracing::error!(event = "watch_failed", "{error}"),
+        }
+    }
+
+    /// Tells who went up or down, now that the maps say so.
+    fn tell_transitions(&mut self) {
+        for change in self.transitions.drain(..) {
+            let (backend, address, pool, reason) = (&change.name, change.address, &change.pool, &change.reason);
+            if change.up {
+                tracing::info!(event = "backend_state", backend, %address, pool, state = "up", reason, "backend is up");
+            } else {
+                tracing::warn!(event = "backend_state", backend, %address, pool, state = "down", reason, "backend is down");
+            }
+        }
+    }
+
+    fn tell_refused(&mut self, refused: Vec<String>) {
+        for line in refused.iter().filter(|line| !self.refused.contains(line)) {
+            tracing::error!(event = "plan_refused", "{line}");
+        }
+        self.refused = refused;
+    }
+
+    /// Tells which backends can't be forwarded to, and which can again.
+    fn tell_ways(&mut self) {
+        let wrong = |(address, way): (&std::net::IpAddr, &crate::neighbours::Resolution)| {
+            Some((*address, way.hop.clone(), way.reason.as_ref()?.to_string()))
+        };
+        let mut now = std::collections::BTreeMap::new();
+        for (address, hop, reason) in self.network.ways.iter().filter_map(wrong) {
+            if self.ways.get(&address) != Some(&reason) {
+                if hop == Hop::Unreachable {
+                    tracing::error!(event = "backend_unreachable", %address, "new flows don't go to {address}: {reason}");
+                } else {
+                    tracing::info!(event = "neighbour_unknown", %address, "{reason}");
+                }
+            }
+            now.insert(address, reason);
+        }
+        for address in self.ways.keys().filter(|address| !now.contains_key(address)) {
+            if self.network.ways.contains_key(address) {
+                tracing::info!(event = "neighbour_known", %address, "the way to {address} is known");
+            }
+        }
+        self.ways = now;
+    }
+}

@@ -1,0 +1,171 @@
+//! A new configuration: refused without a trace, or applied whole.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use super::{
+    ReloadReply,
+    attachments::Attachment,
+    desired::{adopted, desired, watch},
+    difference::difference,
+    health::Health,
+    host::Host,
+    plane::PlaneLost,
+    task::{Core, NEIGHBOUR_PATIENCE},
+};
+use crate::{
+    model::{AttachMode, Interface, Model},
+    observe::timestamp,
+    plan::plan,
+};
+
+impl<H: Host> Core<H> {
+    /// Checks what only the host can know, then applies.
+    ///
+    /// 1. What can't change while the agent runs is refused, and so are interfaces that do not exist and what the maps
+    ///    have no room for.
+    /// 2. The program is loaded anew where its load-time constants change.
+    /// 3. New interfaces are attached to; where one refuses, all is taken back.
+    /// 4. The rest is applied as one plan.
+    pub(super) async fn reload(&mut self, model: Model) -> Result<ReloadReply, PlaneLost> {
+        let old = Arc::clone(&self.model);
+        let new = Arc::new(model);
+        let refusals = self.refusals(&old, &new).await;
+        if !refusals.is_empty() {
+            return Ok(Err(refusals));
+        }
+        if old.data_plane != new.data_plane {
+            let settings = new.data_plane;
+            if let Err(error) = self.plane.with(move |plane| plane.reload(settings)).await? {
+                return Ok(Err(vec![error.to_string()]));
+            }
+        }
+        if let Err(refusals) = self.attach_new(&old, &new).await? {
+            return Ok(Err(refusals));
+        }
+        self.adopt(Arc::clone(&new)).await?;
+        if let Err(error) = self.keep_addresses().await {
+            tracing::error!(event = "addresses_failed", "{error}");
+        }
+        self.checks.reconfigure(&new.pools);
+        self.report.config_loaded = timestamp(SystemTime::now());
+        self.report.config_error = None;
+        Ok(Ok(difference(&old, &new)))
+    }
+
+    /// Makes `model` the configuration in force.
+    async fn adopt(&mut self, model: Arc<Model>) -> Result<(), PlaneLost> {
+        let changed: Vec<_> = model.interfaces.iter().filter(|new| changes_mode(&self.model, new)).cloned().collect();
+        for interface in changed {
+            self.attachments.forget(&interface.name);
+        }
+        self.model = model;
+        let tables = &self.actual.tables;
+        let (model, health) = (&self.model, &mut self.health);
+        health.reconfigure(model, SystemTime::now(), |pool, backend| {
+            // A backend that some service of the pool sends flows to stays where it is; others begin unknown.
+            adopted(model, tables, &pool.name, backend.address).filter(|in_rotation| *in_rotation)
+        });
+        let watch = watch(&self.model, &self.actual.tables);
+        if watch != self.watch {
+            match self.host.watch(watch.clone(), NEIGHBOUR_PATIENCE).await {
+                Ok(network) => {
+                    self.network = network;
+                    self.watch = watch;
+                }
+                Err(error) => tracing::error!(event = "watch_failed", "{error}"),
+            }
+        }
+        self.reconcile().await?;
+        self.detach_unconfigured().await
+    }
+
+    /// Attaches to the interfaces that are new, with everything else as it was; takes them back where one refuses.
+    async fn attach_new(&mut self, old: &Arc<Model>, new: &Arc<Model>) -> Result<Result<(), Vec<String>>, PlaneLost> {
+        let known: BTreeSet<_> = old.interfaces.iter().map(|interface| &interface.name).collect();
+        let added: Vec<_> = new.interfaces.iter().filter(|new| !known.contains(&new.name)).cloned().collect();
+        if added.is_empty() {
+            return Ok(Ok(()));
+        }
+        let mut both = Model::clone(old);
+        both.interfaces.extend(added.iter().cloned());
+        self.adopt(Arc::new(both)).await?;
+        let refusals: Vec<_> = added
+            .iter()
+            .filter_map(|interface| match self.attachments.get(&interface.name) {
+                Some(Attachment::Off { reason, .. }) => Some(reason.clone()),
+                _ => None,
+            })
+            .collect();
+        if refusals.is_empty() {
+            return Ok(Ok(()));
+        }
+        for interface in &added {
+            self.attachments.forget(&interface.name);
+        }
+        self.adopt(Arc::clone(old)).await?;
+        Ok(Err(refusals))
+    }
+
+    /// Why the configuration can't be applied, as far as that can be told without changing anything.
+    async fn refusals(&mut self, old: &Model, new: &Model) -> Vec<String> {
+        let mut refusals = fixed(old, new);
+        let network = match self.host.look(watch(new, &self.actual.tables)).await {
+            Ok(network) => network,
+            Err(error) => {
+                refusals.push(error.to_string());
+                return refusals;
+            }
+        };
+        let known: BTreeSet<_> = old.interfaces.iter().map(|interface| &interface.name).collect();
+        for interface in new.interfaces.iter().filter(|interface| !known.contains(&interface.name)) {
+            if network.links.get(&interface.name).copied().flatten().is_none() {
+                refusals.push(format!(
+                    "interface {}: there is no such interface\n   mend: correct `name` in [[interface]]; `ip link` \
+                     shows the ones there are",
+                    interface.name
+                ));
+            }
+        }
+        // With every backend in rotation, which takes the most room.
+        let mut all = new.clone();
+        all.pools.iter_mut().for_each(|pool| pool.check = None);
+        let mut health = Health::default();
+        health.reconfigure(&all, SystemTime::now(), |_, _| None);
+        let wanted = desired(&all, &health, &network, self.ticks_per_second);
+        let now = tokio::time::Instant::now().into_std();
+        refusals.extend(plan(&wanted, &self.actual, now).refused.iter().map(ToString::to_string));
+        refusals
+    }
+}
+
+/// What can't change while the agent runs.
+fn fixed(old: &Model, new: &Model) -> Vec<String> {
+    let mut refusals = Vec::new();
+    let mut check = |key: &str, same: bool, mend: &str| {
+        if !same {
+            refusals.push(format!("`{key}` can't change while the agent runs\n   mend: change it back, or {mend}"));
+        }
+    };
+    let restart = "stop this agent and start another";
+    check("instance", old.instance == new.instance, restart);
+    check("pin_root", old.pin_root == new.pin_root, restart);
+    check("socket", old.socket == new.socket, restart);
+    let (before, after) = (old.data_plane.flow_entries, new.data_plane.flow_entries);
+    if before != after {
+        refusals.push(format!(
+            "`flow_entries` can't change from {before} to {after} while the agent runs: a flow table of another size is \
+             a new one\n   mend: change it back, or stop the agent (which ends all flows) and start it again"
+        ));
+    }
+    refusals
+}
+
+/// Whether the program must be attached again because the mode is another.
+fn changes_mode(old: &Model, new: &Interface) -> bool {
+    let before = old.interfaces.iter().find(|interface| interface.name == new.name);
+    before.is_some_and(|before| before.mode != new.mode && new.mode != AttachMode::Auto)
+}

@@ -1,0 +1,388 @@
+//! The core's task: takes inputs one after the other and reconciles after each.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    task::{JoinSet, spawn_blocking},
+    time::Instant,
+};
+
+use super::{
+    StartError,
+    attachments::Attachments,
+    desired::{adopted, watch},
+    health::{self, Health},
+    host::{Checking, Host},
+    inputs::{Input, Inputs},
+    message::Message,
+    plane::{Plane, PlaneLost},
+    reconcile::Retry,
+};
+use crate::{
+    addresses::Wanted,
+    dataplane::{Dataplane, Readings, TableError},
+    model::Model,
+    neighbours::{self, Observation, Watch},
+    observe::Observer,
+    plan::{Actual, GRACE, Tables},
+    status::AgentReport,
+};
+
+/// How often the maps in force are compared with what they should hold.
+const CHECK_EVERY: Duration = Duration::from_secs(30);
+/// How often counters are read for the rates.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// How long a start waits for neighbours before the first reconcile.
+pub(super) const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a start waits for the first result of every check, at most.
+const FIRST_RESULTS: Duration = Duration::from_secs(5);
+/// Inputs that go into one reconcile, at most.
+const AT_ONCE: usize = 256;
+
+/// What a core is made of.
+pub(super) struct Parts<H> {
+    pub(super) model: Arc<Model>,
+    pub(super) checks: Box<dyn Checking>,
+    pub(super) host: H,
+    pub(super) plane: Box<dyn Dataplane>,
+    pub(super) report: AgentReport,
+}
+
+/// The state of the agent.
+pub(super) struct Core<H> {
+    pub(super) model: Arc<Model>,
+    pub(super) checks: Box<dyn Checking>,
+    pub(super) host: H,
+    pub(super) plane: Plane,
+    pub(super) observer: Arc<Observer>,
+    pub(super) ticks_per_second: u32,
+    pub(super) report: AgentReport,
+    pub(super) health: Health,
+    pub(super) watch: Watch,
+    pub(super) network: Observation,
+    pub(super) actual: Actual,
+    pub(super) attachments: Attachments,
+    pub(super) retry: Retry,
+    /// Told after the maps say so too: from then on no new flow goes wrong.
+    pub(super) transitions: Vec<health::Change>,
+    /// Refusals of the last plan, which were logged.
+    pub(super) refused: Vec<String>,
+    /// What is wrong with the ways to backends, which was logged.
+    pub(super) ways: BTreeMap<IpAddr, String>,
+    check_at: Instant,
+    scan_at: Option<Instant>,
+    readings: Arc<dyn Readings>,
+    tasks: JoinSet<()>,
+}
+
+/// Whether the core goes on.
+enum Next {
+    /// Nothing that the maps depend on has changed.
+    Wait,
+    /// Something has.
+    Reconcile,
+    /// No further.
+    End,
+}
+
+impl<H: Host> Core<H> {
+    pub(super) fn new(parts: Parts<H>) -> Self {
+        let Parts { model, checks, host, plane, report } = parts;
+        let (readings, ticks_per_second) = (plane.readings(), plane.ticks_per_second());
+        Self {
+            model,
+            checks,
+            host,
+            plane: Plane::new(plane),
+            observer: Arc::new(Observer::new(Arc::clone(&readings), ticks_per_second)),
+            ticks_per_second,
+            report,
+            health: Health::default(),
+            watch: Watch::default(),
+            network: Observation::default(),
+            actual: Actual::default(),
+            attachments: Attachments::default(),
+            retry: Retry::default(),
+            transitions: Vec::new(),
+            refused: Vec::new(),
+            ways: BTreeMap::new(),
+            check_at: Instant::now() + CHECK_EVERY,
+            scan_at: None,
+            readings,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Runs the first reconcile; gives the task that goes on. A start that fails takes down what it has made.
+    pub(super) async fn begin(mut self, mut inputs: Inputs) -> Result<impl Future<Output = ()> + use<H>, StartError> {
+        match self.first_reconcile().await {
+            Ok(()) => {}
+            Err(error) => {
+                if !self.report.adopted {
+                    for line in self.take_down().await {
+                        tracing::warn!("after a failed start something is left: {line}");
+                    }
+                }
+                return Err(error);
+            }
+        }
+        self.checks.reconfigure(&self.model.pools);
+        self.first_results(&mut inputs).await?;
+        self.sample_counters();
+        self.report.ready = self.attachments.all_on(&self.model);
+        Ok(self.run(inputs))
+    }
+
+    async fn first_reconcile(&mut self) -> Result<(), StartError> {
+        self.actual.tables = self.fresh_tables().await??;
+        let watch = watch(&self.model, &self.actual.tables);
+        self.network = self.host.watch(watch.clone(), NEIGHBOUR_PATIENCE).await?;
+        self.watch = watch;
+        for interface in &self.model.interfaces {
+            if self.network.links.get(&interface.name).copied().flatten().is_some() {
+                continue;
+            }
+            // An adopted data plane is better looked after on the interfaces that are left.
+            if !self.report.adopted {
+                return Err(StartError::NoInterface(interface.name.clone()));
+            }
+        }
+        let tables = &self.actual.tables;
+        let model = &self.model;
+        self.health.reconfigure(model, SystemTime::now(), |pool, backend| {
+            adopted(model, tables, &pool.name, backend.address)
+        });
+        if let Some(error) = self.reconcile_maps().await? {
+            return Err(error.into());
+        }
+        for error in self.attach(!self.report.adopted).await? {
+            if !self.report.adopted {
+                return Err(error.into());
+            }
+            tracing::error!(event = "attach_failed", "{error}");
+        }
+        self.detach_unconfigured().await?;
+        self.keep_addresses().await?;
+        Ok(())
+    }
+
+    /// Waits until every backend has been checked once, so that the agent is not called ready while every service is
+    /// empty.
+    async fn first_results(&mut self, inputs: &mut Inputs) -> Result<(), StartError> {
+        let checks = self.model.pools.iter().filter_map(|pool| pool.check.as_ref());
+        let longest = checks.map(|check| check.timeout).max().unwrap_or_default();
+        let deadline = Instant::now() + (longest + Duration::from_millis(200)).min(FIRST_RESULTS);
+        while self.health.is_undecided() {
+            let Some(result) = inputs.result(deadline).await else { break };
+            self.transitions.extend(self.health.observe(&result, SystemTime::now()));
+            self.reconcile().await?;
+        }
+        Ok(())
+    }
+
+    async fn run(mut self, mut inputs: Inputs) {
+        loop {
+            let deadline = self.deadline();
+            let mut input = inputs.next(deadline).await;
+            let mut next = Next::Wait;
+            for _ in 0..AT_ONCE {
+                match self.take(input, &inputs).await {
+                    Ok(Next::Wait) => {}
+                    Ok(Next::Reconcile) => next = Next::Reconcile,
+                    Ok(Next::End) => return,
+                    Err(error) => return tracing::error!(event = "core_failed", "{error}"),
+                }
+                match inputs.pending() {
+                    Some(another) => input = another,
+                    None => break,
+                }
+            }
+            if matches!(next, Next::Reconcile)
+                && let Err(error) = self.reconcile().await
+            {
+                return tracing::error!(event = "core_failed", "{error}");
+            }
+            self.report.ready = self.attachments.all_on(&self.model);
+        }
+    }
+
+    async fn take(&mut self, input: Input, inputs: &Inputs) -> Result<Next, PlaneLost> {
+        match input {
+            Input::Health(result) => {
+                let change = self.health.observe(&result, SystemTime::now());
+                let next = if change.is_some() { Next::Reconcile } else { Next::Wait };
+                self.transitions.extend(change);
+                Ok(next)
+            }
+            Input::Message(message) => self.answer(message).await,
+            // Made before the present watch was given.
+            Input::Network(network) if !network.answers(&self.watch) => Ok(Next::Wait),
+            Input::Network(network) => {
+                self.network = network;
+                Ok(Next::Reconcile)
+            }
+            Input::Announce(announcement) => {
+                let address = announcement.address;
+                let sent = self.plane.with(move |plane| plane.send(announcement.ifindex, &announcement.frame)).await?;
+                match sent {
+                    Ok(()) => tracing::debug!(%address, "announced by gratuitous ARP"),
+                    Err(error) => tracing::warn!(%address, %error, "can't be announced by gratuitous ARP"),
+                }
+                Ok(Next::Wait)
+            }
+            Input::Wanted(backends) => {
+                for (id, address, _) in self.actual.tables.tenants() {
+                    if backends.contains(&id) {
+                        self.host.probe(address.ip());
+                    }
+                }
+                Ok(Next::Wait)
+            }
+            Input::Scanned(Ok(found)) => {
+                self.actual.book.scanned(&found);
+                Ok(Next::Reconcile)
+            }
+            Input::Scanned(Err(error)) => {
+                tracing::warn!(%error, "the flow table can't be read; ids of removed backends stay taken");
+                Ok(Next::Wait)
+            }
+            Input::Time => self.tick(inputs).await,
+            Input::Ended(reason) => {
+                tracing::error!(event = "core_failed", "the core ends: {reason}; what is in force stays");
+                Ok(Next::End)
+            }
+        }
+    }
+
+    async fn answer(&mut self, message: Message) -> Result<Next, PlaneLost> {
+        match message {
+            Message::Ping { reply } => {
+                if reply.send(()).is_err() {
+                    tracing::trace!("nobody waits for the answer any more");
+                }
+                Ok(Next::Wait)
+            }
+            Message::Status { reply } => {
+                let (observer, known) = (Arc::clone(&self.observer), self.known());
+                self.tasks.spawn(async move {
+                    let now = Instant::now().into_std();
+                    let report = spawn_blocking(move || observer.report(&known, now, SystemTime::now())).await;
+                    if let Ok(report) = report {
+                        drop(reply.send(report));
+                    }
+                });
+                Ok(Next::Wait)
+            }
+            Message::ConfigRefused { reason } => {
+                self.report.config_error = Some(reason);
+                Ok(Next::Wait)
+            }
+            Message::Reload { model, reply } => {
+                let answer = self.reload(*model).await?;
+                drop(reply.send(answer));
+                Ok(Next::Reconcile)
+            }
+            Message::Shutdown { reply } => {
+                let left = self.take_down().await;
+                drop(reply.send(if left.is_empty() { Ok(()) } else { Err(left) }));
+                Ok(Next::End)
+            }
+        }
+    }
+
+    /// What is due.
+    async fn tick(&mut self, inputs: &Inputs) -> Result<Next, PlaneLost> {
+        let now = Instant::now();
+        while self.tasks.try_join_next().is_some() {}
+        if self.scan_at.is_some_and(|at| at <= now) {
+            self.scan_at = None;
+            let (observer, scans) = (Arc::clone(&self.observer), inputs.scans());
+            self.tasks.spawn(async move {
+                let scanned = spawn_blocking(move || observer.references(now.into_std())).await;
+                if let Ok(found) = scanned {
+                    // Closed only when the core has ended.
+                    drop(scans.send(found).await);
+                }
+            });
+        }
+        if self.check_at <= now {
+            self.check_at = now + CHECK_EVERY;
+            self.compare().await?;
+        }
+        Ok(Next::Reconcile)
+    }
+
+    /// When something is due next.
+    fn deadline(&mut self) -> Instant {
+        if self.scan_at.is_none() && self.actual.book.waits_for_scan() {
+            self.scan_at = Some(Instant::now() + GRACE);
+        }
+        let rested = self.actual.book.next_wake().map(Instant::from_std);
+        let due = [self.scan_at, self.retry.due(), self.attachments.due(), rested];
+        due.into_iter().flatten().fold(self.check_at, Instant::min)
+    }
+
+    fn sample_counters(&mut self) {
+        let observer = Arc::clone(&self.observer);
+        self.tasks.spawn(async move {
+            let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let observer = Arc::clone(&observer);
+                let now = Instant::now().into_std();
+                let sampled = spawn_blocking(move || observer.sample(now)).await;
+                if let Ok(Err(error)) = sampled {
+                    tracing::debug!(%error, "counters can't be read");
+                }
+            }
+        });
+    }
+
+    /// Reads the maps in force.
+    pub(super) async fn fresh_tables(
+        &mut self,
+    ) -> Result<Result<Tables, TableError>, PlaneLost> {
+        let readings = Arc::clone(&self.readings);
+        spawn_blocking(move || readings.tables()).await.map_err(|_| PlaneLost)
+    }
+
+    /// Makes the VIPs addresses of the first interface, or takes them away, as the configuration says.
+    pub(super) async fn keep_addresses(&mut self) -> Result<(), neighbours::Error> {
+        let first = self.model.interfaces.first();
+        let wanted = first.filter(|_| self.model.manage_addresses).map(|interface| Wanted {
+            interface: interface.name.clone(),
+            addresses: self
+                .model
+                .services
+                .iter()
+                .filter_map(|service| match service.address.ip() {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                })
+                .collect(),
+        });
+        self.host.keep(wanted).await
+    }
+
+    /// Takes everything down; gives what could not be. Addresses go first: a host that still has the VIP and no
+    /// program any more answers clients with a reset.
+    async fn take_down(&mut self) -> Vec<String> {
+        self.checks.reconfigure(&[]);
+        let mut left = Vec::new();
+        if let Err(error) = self.host.keep(None).await {
+            left.push(error.to_string());
+        }
+        match self.plane.with(|plane| plane.remove()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(problems)) => left.extend(problems),
+            Err(lost) => left.push(lost.to_string()),
+        }
+        left
+    }
+}

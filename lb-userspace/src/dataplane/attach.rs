@@ -1,0 +1,234 @@
+//! The program's links: one for each interface, pinned, so that the program stays when the agent goes.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use super::{
+    pins::{Pins, PinsError},
+    query::{self, InForceMode},
+    syscall::{self, LinkInfo},
+};
+use crate::model::AttachMode;
+
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `include/uapi/linux/if_link.h`.
+const GENERIC: u32 = 1 << 1;
+const NATIVE: u32 = 1 << 2;
+
+/// Where the program is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Kernel name of the interface.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// How to attach.
+    pub mode: AttachMode,
+}
+
+/// How the program runs on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// By the driver; otherwise by the kernel's generic hook.
+    pub native: bool,
+    /// Why it is generic although native was tried.
+    pub fallback: Option<String>,
+    /// The link was there already.
+    pub adopted: bool,
+}
+
+/// Why the program can't run on an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Another program runs there.
+    #[error("{interface}: the XDP program {program} is already there\n   mend: {mend}")]
+    Occupied {
+        /// The interface.
+        interface: String,
+        /// Its id, and its name where that may be known.
+        program: String,
+        /// What to do.
+        mend: String,
+    },
+    /// There is no such interface.
+    #[error("{interface}: there is no such interface\n   mend: `ip link` shows the ones there are")]
+    Missing {
+        /// The interface.
+        interface: String,
+    },
+    /// The driver or the kernel refuses.
+    #[error("{interface}: the kernel refuses to attach in {mode} mode: {cause}{hint}", hint = hint(.cause, .mode))]
+    Refused {
+        /// The interface.
+        interface: String,
+        /// `native` or `generic`.
+        mode: &'static str,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A link can't be looked at or changed.
+    #[error("{interface}: can't {action} the program's link: {cause}")]
+    Link {
+        /// The interface.
+        interface: String,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// A pin can't be made, opened or removed.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+}
+
+/// What the drivers of Linux mean by the errors that they return from attaching. The kernel says it in words only by
+/// netlink, which makes no link.
+fn hint(cause: &io::Error, mode: &str) -> String {
+    let native = mode == "native";
+    let advice = match cause.raw_os_error() {
+        Some(libc::EOPNOTSUPP) if native => "its driver has no XDP; use `mode = \"auto\"` or `mode = \"generic\"`",
+        Some(libc::ERANGE | libc::EMSGSIZE) => {
+            "its MTU is too large for XDP without fragments (a veth takes 3498, other drivers about a page); lower it \
+             with `ip link set dev IF mtu N`, on both ends of a veth"
+        }
+        Some(libc::ENOSPC) => {
+            "it has fewer receive queues than its peer has transmit queues, or too few for XDP; change them with \
+             `ethtool -L IF`, or give a veth its queues when it is made: `ip link add .. numrxqueues N`"
+        }
+        Some(libc::EINVAL) => {
+            "usual reasons: an MTU too large for XDP, receive offloads that XDP excludes (`ethtool -K IF lro off gro-hw \
+             off`), too few queues (`ethtool -L IF`); `dmesg` often names it"
+        }
+        Some(libc::ENOMEM) => "memory or queues are short: one transmit queue a CPU is needed on many drivers",
+        Some(libc::EPERM) => "CAP_BPF and CAP_NET_ADMIN are needed",
+        Some(libc::ENETDOWN) => "bring it up: `ip link set dev IF up`",
+        _ => return String::new(),
+    };
+    format!("\n   mend: {advice}")
+}
+
+/// Attaches the program, or puts it into the link that is there.
+pub(super) fn attach(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Attached, AttachError> {
+    if let Some(adopted) = adopt(pins, program, target)? {
+        return Ok(adopted);
+    }
+    let (link, native, fallback) = match target.mode {
+        AttachMode::Generic => (create(program, target, GENERIC)?, false, None),
+        AttachMode::Native => (create(program, target, NATIVE)?, true, None),
+        AttachMode::Auto => match create(program, target, NATIVE) {
+            Ok(link) => (link, true, None),
+            Err(refusal @ AttachError::Refused { .. }) => {
+                (create(program, target, GENERIC)?, false, Some(refusal.to_string()))
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    pins.pin_link(&target.name, &link)?;
+    Ok(Attached { ifindex: target.ifindex, native, fallback, adopted: false })
+}
+
+/// Puts the program into the pinned link where that is on the right interface in the right mode; removes the link
+/// otherwise.
+fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Option<Attached>, AttachError> {
+    let Some((link, info)) = pinned(pins, &target.name)? else { return Ok(None) };
+    let in_force = query::in_force(target.ifindex).map_err(|cause| failed(&target.name, "look at", cause))?;
+    let native = in_force.is_some_and(|found| found.mode == InForceMode::Native);
+    let fits = match target.mode {
+        AttachMode::Auto => true,
+        AttachMode::Native => native,
+        AttachMode::Generic => !native,
+    };
+    if !info.is_xdp || info.ifindex != target.ifindex || in_force.is_none() || !fits {
+        release(pins, &target.name, &link)?;
+        return Ok(None);
+    }
+    syscall::link_update(link.as_fd(), program)
+        .map_err(|cause| failed(&target.name, "put another program into", cause))?;
+    Ok(Some(Attached { ifindex: target.ifindex, native, fallback: None, adopted: true }))
+}
+
+/// The pinned link of an interface.
+pub(super) fn pinned(pins: &Pins, interface: &str) -> Result<Option<(OwnedFd, LinkInfo)>, AttachError> {
+    let Some(link) = pins.link(interface)? else { return Ok(None) };
+    let info = syscall::link_info(link.as_fd()).map_err(|cause| failed(interface, "look at", cause))?;
+    Ok(Some((link, info)))
+}
+
+/// Takes the program off an interface and removes the pin; `false` where there was none.
+pub(super) fn detach(pins: &Pins, interface: &str) -> Result<bool, AttachError> {
+    let Some(link) = pins.link(interface)? else { return Ok(false) };
+    release(pins, interface, &link)?;
+    Ok(true)
+}
+
+fn release(pins: &Pins, interface: &str, link: &OwnedFd) -> Result<(), AttachError> {
+    match syscall::link_detach(link.as_fd()) {
+        // The interface is gone already: ENOLINK of a link without one, EINVAL in older kernels.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::EINVAL)) => {}
+        done => done.map_err(|cause| failed(interface, "detach", cause))?,
+    }
+    pins.unpin_link(interface)?;
+    Ok(())
+}
+
+fn create(program: BorrowedFd<'_>, target: &Target, flags: u32) -> Result<OwnedFd, AttachError> {
+    let interface = target.name.clone();
+    syscall::link_create(program, target.ifindex, flags).map_err(|cause| match cause.raw_os_error() {
+        // EEXIST: a generic program keeps a native one away, and the reverse.
+        Some(libc::EBUSY | libc::EEXIST) => occupied(target, cause),
+        Some(libc::ENODEV) => AttachError::Missing { interface },
+        _ => {
+            let mode = if flags == NATIVE { "native" } else { "generic" };
+            AttachError::Refused { interface, mode, cause }
+        }
+    })
+}
+
+/// Names the program that is in the way, as far as the process may know.
+fn occupied(target: &Target, cause: io::Error) -> AttachError {
+    let interface = target.name.clone();
+    let Ok(Some(found)) = query::in_force(target.ifindex) else {
+        return AttachError::Refused { interface, mode: "native", cause };
+    };
+    let programs = || aya::programs::loaded_programs().filter_map(Result::ok);
+    let name = programs().find(|program| program.id() == found.program);
+    let name = name.and_then(|program| program.name_as_str().map(str::to_owned));
+    let stop = match name.as_deref() {
+        Some("lb") => "stop the other balancer there",
+        _ => "stop what attached it",
+    };
+    let links = || aya::programs::loaded_links().filter_map(Result::ok);
+    let link = links().find(|link| link.program_id() == found.program).map(|link| link.id());
+    let mend = match link {
+        Some(link) => format!("{stop}, or `bpftool link detach id {link}`"),
+        None => {
+            let hook = if found.mode == InForceMode::Generic { "xdpgeneric" } else { "xdpdrv" };
+            format!("{stop}, or `ip link set dev {interface} {hook} off`; `bpftool net` shows more")
+        }
+    };
+    AttachError::Occupied { interface, program: format!("{}{}", found.program, name.map(|name| format!(" ({name})")).unwrap_or_default()), mend }
+}
+
+fn failed(interface: &str, action: &'static str, cause: io::Error) -> AttachError {
+    AttachError::Link { interface: interface.to_owned(), action, cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let refused = |errno, mode| {
+            let cause = io::Error::from_raw_os_error(errno);
+            AttachError::Refused { interface: "eth0".to_owned(), mode, cause }.to_string()
+        };
+        assert!(refused(libc::EOPNOTSUPP, "native").contains("mode = \"auto\""));
+        assert!(!refused(libc::EOPNOTSUPP, "generic").contains("mend"));
+        assert!(refused(libc::ERANGE, "native").contains("3498"));
+        assert!(refused(libc::ENOSPC, "native").contains("queues"));
+    }
+}

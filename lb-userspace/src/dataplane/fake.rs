@@ -1,0 +1,175 @@
+//! A data plane of values: for tests of the core, and to see what a configuration would do.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use lb_common::abi::{FlowCounters, MAX_VERDICTS};
+
+use super::{
+    AttachError, Attached, Dataplane, Events, InForce, InForceMode, Link, ProgramInForce, Readings, ReloadError, TableError, Target,
+};
+use crate::{
+    model::{AttachMode, DataPlane},
+    observe::flows::FlowCensus,
+    plan::{Change, Tables},
+};
+
+/// What a test sees and sets.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The maps.
+    pub tables: Tables,
+    /// Every change that was applied.
+    pub changes: Vec<Change>,
+    /// Links: interface, index, and how often its program was replaced.
+    pub links: BTreeMap<String, (u32, u32)>,
+    /// What the flow table holds.
+    pub census: FlowCensus,
+    /// Counters by row of `SERVICES` and of `BACKENDS`, and by verdict.
+    pub counters: (BTreeMap<u32, FlowCounters>, BTreeMap<u32, FlowCounters>, BTreeMap<u32, u64>),
+    /// Frames that were sent, with their interface.
+    pub sent: Vec<(u32, Vec<u8>)>,
+    /// `jiffies64`.
+    pub ticks: u64,
+    /// So many changes succeed before one fails; `None`: all do.
+    pub changes_until_failure: Option<usize>,
+    /// Interfaces that refuse to be attached to.
+    pub refusing: Vec<String>,
+    /// It was there before the agent.
+    pub adopted: bool,
+    /// It was taken down.
+    pub removed: bool,
+}
+
+/// A data plane of values. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Fake(Arc<Mutex<State>>);
+
+impl Fake {
+    /// One that an earlier agent left with these maps.
+    #[must_use]
+    pub fn adopted(tables: Tables) -> Self {
+        Self(Arc::new(Mutex::new(State { tables, adopted: true, ..State::default() })))
+    }
+
+    /// What it holds.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Dataplane for Fake {
+    fn adopted(&self) -> bool {
+        self.state().adopted
+    }
+
+    fn ticks_per_second(&self) -> u32 {
+        250
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), TableError> {
+        let mut state = self.state();
+        if let Some(left) = &mut state.changes_until_failure {
+            if *left == 0 {
+                return Err(TableError { map: "FAKE", action: "write", cause: io::Error::other("as the test wants") });
+            }
+            *left -= 1;
+        }
+        state.tables.apply(change);
+        state.changes.push(change.clone());
+        Ok(())
+    }
+
+    fn attach(&mut self, target: &Target) -> Result<Attached, AttachError> {
+        let mut state = self.state();
+        if state.refusing.contains(&target.name) {
+            return Err(AttachError::Missing { interface: target.name.clone() });
+        }
+        let link = state.links.get(&target.name).copied().filter(|(ifindex, _)| *ifindex == target.ifindex);
+        let replaced = link.map_or(0, |(_, replaced)| replaced + 1);
+        state.links.insert(target.name.clone(), (target.ifindex, replaced));
+        let native = target.mode != AttachMode::Generic;
+        Ok(Attached { ifindex: target.ifindex, native, fallback: None, adopted: link.is_some() })
+    }
+
+    fn detach(&mut self, interface: &str) -> Result<bool, AttachError> {
+        Ok(self.state().links.remove(interface).is_some())
+    }
+
+    fn links(&mut self) -> Result<Vec<Link>, AttachError> {
+        let link = |(interface, (ifindex, _)): (&String, &(u32, u32))| Link {
+            interface: interface.clone(),
+            ifindex: *ifindex,
+            current: true,
+        };
+        Ok(self.state().links.iter().map(link).collect())
+    }
+
+    fn reload(&mut self, _: DataPlane) -> Result<(), ReloadError> {
+        self.state().links.values_mut().for_each(|(_, replaced)| *replaced += 1);
+        Ok(())
+    }
+
+    fn readings(&self) -> Arc<dyn Readings> {
+        Arc::new(self.clone())
+    }
+
+    fn events(&mut self) -> io::Result<Option<Events>> {
+        Ok(None)
+    }
+
+    fn send(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        self.state().sent.push((ifindex, frame.to_vec()));
+        Ok(())
+    }
+
+    fn remove(&mut self) -> Result<(), Vec<String>> {
+        let mut state = self.state();
+        state.removed = true;
+        state.links.clear();
+        state.tables = Tables::default();
+        Ok(())
+    }
+}
+
+impl Readings for Fake {
+    fn tables(&self) -> Result<Tables, TableError> {
+        Ok(self.state().tables.clone())
+    }
+
+    fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
+        let state = self.state();
+        let attached = state.links.values().any(|(index, _)| *index == ifindex);
+        Ok(attached.then_some(InForce { mode: InForceMode::Native, program: 1 }))
+    }
+
+    fn services(&self, last: u32) -> io::Result<Vec<FlowCounters>> {
+        let state = self.state();
+        Ok((0..=last).map(|row| state.counters.0.get(&row).copied().unwrap_or_default()).collect())
+    }
+
+    fn backends(&self, last: u32) -> io::Result<Vec<FlowCounters>> {
+        let state = self.state();
+        Ok((0..=last).map(|row| state.counters.1.get(&row).copied().unwrap_or_default()).collect())
+    }
+
+    fn verdicts(&self) -> io::Result<Vec<u64>> {
+        let state = self.state();
+        Ok((0..MAX_VERDICTS).map(|row| state.counters.2.get(&row).copied().unwrap_or_default()).collect())
+    }
+
+    fn census(&self, _: u32) -> io::Result<FlowCensus> {
+        Ok(self.state().census.clone())
+    }
+
+    fn ticks(&self) -> io::Result<u64> {
+        Ok(self.state().ticks)
+    }
+
+    fn program(&self) -> io::Result<ProgramInForce> {
+        Ok(ProgramInForce { id: 1, tag: 2, loaded: None, verified_instructions: 3 })
+    }
+}

@@ -1,0 +1,232 @@
+//! The real data plane.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use aya::maps::{MapData, RingBuf};
+use tokio::task::AbortHandle;
+
+use super::{
+    AttachError, Attached, Dataplane, Events, Link, OpenError, Place, Readings, ReloadError, TableError, Target, attach,
+    clock,
+    events::watch,
+    io_error,
+    layout::Shape,
+    maps::{Maps, open_map},
+    open::prepare,
+    pins::Pins,
+    program::Program,
+    readings::KernelReadings,
+    syscall,
+};
+use crate::{
+    model::{DataPlane, DataPlaneLog},
+    plan::Change,
+};
+
+/// Pins, program and maps of an instance.
+pub struct Kernel {
+    pins: Pins,
+    shapes: Vec<Shape>,
+    adopted: bool,
+    ticks_per_second: u32,
+    program: Arc<Mutex<Program>>,
+    readings: Arc<KernelReadings>,
+    maps: Arc<Mutex<Maps>>,
+    events: Option<RingBuf<MapData>>,
+    log: Option<AbortHandle>,
+}
+
+impl Kernel {
+    /// Adopts the data plane of an instance, or makes one; takes an eighth of a second, and the verifier's time.
+    ///
+    /// Nothing runs on any interface that did not run before. Must be called inside a tokio runtime, on a thread that
+    /// may wait.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; what was in force before stays, and what was made is removed again.
+    pub fn open(place: &Place, settings: DataPlane) -> Result<Self, OpenError> {
+        let (pins, shapes, adopted) = prepare(place, settings)?;
+        match Self::load(pins, shapes, adopted, settings) {
+            Ok(kernel) => Ok(kernel),
+            Err((pins, error)) => {
+                if !adopted && let Err(left) = pins.unpin_maps().and_then(|()| pins.remove_directory()) {
+                    tracing::warn!("after a failed start something is left: {left}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn load(pins: Pins, shapes: Vec<Shape>, adopted: bool, settings: DataPlane) -> Result<Self, (Pins, OpenError)> {
+        let parts = || -> Result<_, OpenError> {
+            let mut program = Program::load(pins.directory(), &shapes, settings)?;
+            let ticks_per_second = clock::measure(|| program.ticks().map_err(|error| io_error(&error)))?;
+            let maps = Arc::new(Mutex::new(Maps::open(&pins).map_err(map_error)?));
+            let events = open_map(&pins, "EVENTS")
+                .and_then(|map| RingBuf::try_from(map).map_err(|error| io_error(&error)))
+                .map_err(|cause| map_error(("EVENTS", cause)))?;
+            let log = follow_log(&mut program, settings);
+            let program = Arc::new(Mutex::new(program));
+            let readings = KernelReadings::open(pins.directory(), Arc::clone(&program), Arc::clone(&maps)).map_err(map_error)?;
+            Ok((ticks_per_second, maps, events, log, program, readings))
+        };
+        match parts() {
+            Ok((ticks_per_second, maps, events, log, program, readings)) => Ok(Self {
+                pins,
+                shapes,
+                adopted,
+                ticks_per_second,
+                program,
+                readings: Arc::new(readings),
+                maps,
+                events: Some(events),
+                log,
+            }),
+            Err(error) => Err((pins, error)),
+        }
+    }
+
+    fn program(&self) -> MutexGuard<'_, Program> {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a program into every link that is still on an interface.
+    fn put_into_links(&self, program: &Program) -> Result<(), AttachError> {
+        for interface in self.pins.links()? {
+            let Some((link, info)) = attach::pinned(&self.pins, &interface)? else { continue };
+            if info.ifindex == 0 {
+                continue;
+            }
+            let fd = program.fd().map_err(|error| io_error(&error));
+            fd.and_then(|fd| syscall::link_update(link.as_fd(), fd.as_fd())).map_err(|cause| AttachError::Link {
+                interface,
+                action: "put another program into",
+                cause,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The program's id, to tell whether a link has it.
+    fn program_id(&self) -> Option<u32> {
+        self.program().info().ok().map(|info| info.id())
+    }
+}
+
+impl Dataplane for Kernel {
+    fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    fn ticks_per_second(&self) -> u32 {
+        self.ticks_per_second
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), TableError> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner).apply(change)
+    }
+
+    fn attach(&mut self, target: &Target) -> Result<Attached, AttachError> {
+        let program = self.program();
+        let fd = program.fd().map_err(|error| AttachError::Link {
+            interface: target.name.clone(),
+            action: "make",
+            cause: io_error(&error),
+        })?;
+        attach::attach(&self.pins, fd.as_fd(), target)
+    }
+
+    fn detach(&mut self, interface: &str) -> Result<bool, AttachError> {
+        attach::detach(&self.pins, interface)
+    }
+
+    fn links(&mut self) -> Result<Vec<Link>, AttachError> {
+        let program = self.program_id();
+        let mut links = Vec::new();
+        for interface in self.pins.links()? {
+            if let Some((_, info)) = attach::pinned(&self.pins, &interface)? {
+                let current = info.is_xdp && Some(info.program) == program;
+                links.push(Link { interface, ifindex: info.ifindex, current });
+            }
+        }
+        Ok(links)
+    }
+
+    fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError> {
+        let mut new = Program::load(self.pins.directory(), &self.shapes, settings)?;
+        if let Err(error) = self.put_into_links(&new) {
+            if let Err(second) = self.put_into_links(&self.program()) {
+                tracing::error!(event = "reload_failed", "the earlier program can't be put back: {second}");
+            }
+            return Err(error.into());
+        }
+        let log = follow_log(&mut new, settings);
+        if let Some(old) = std::mem::replace(&mut self.log, log) {
+            old.abort();
+        }
+        *self.program() = new;
+        Ok(())
+    }
+
+    fn readings(&self) -> Arc<dyn Readings> {
+        Arc::clone(&self.readings) as Arc<dyn Readings>
+    }
+
+    fn events(&mut self) -> io::Result<Option<Events>> {
+        self.events.take().map(Events::new).transpose()
+    }
+
+    fn send(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        self.program().send(ifindex, frame).map_err(|error| io_error(&error))
+    }
+
+    fn remove(&mut self) -> Result<(), Vec<String>> {
+        if let Some(log) = self.log.take() {
+            log.abort();
+        }
+        super::detach::remove(&self.pins).map(drop)
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        if let Some(log) = self.log.take() {
+            log.abort();
+        }
+    }
+}
+
+/// Shows what the program logs, until it is aborted. A program that logs nothing needs no reader.
+fn follow_log(program: &mut Program, settings: DataPlane) -> Option<AbortHandle> {
+    if settings.log == DataPlaneLog::Off {
+        return None;
+    }
+    let logger = match aya_log::EbpfLogger::init(program.ebpf_mut()) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!(%error, "what the program logs can't be shown");
+            return None;
+        }
+    };
+    let task = async move {
+        let mut logger = watch(logger)?;
+        loop {
+            let mut guard = logger.readable_mut().await?;
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    };
+    let task = tokio::spawn(async move {
+        let Err::<std::convert::Infallible, io::Error>(error) = task.await;
+        tracing::warn!(%error, "what the program logs is no longer shown");
+    });
+    Some(task.abort_handle())
+}
+
+fn map_error((map, cause): (&'static str, io::Error)) -> OpenError {
+    OpenError::Map { map, cause }
+}

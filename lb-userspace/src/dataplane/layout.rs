@@ -1,0 +1,110 @@
+//! Which maps are pinned, and whether a pinned map is one of ours: opening a pin checks nothing.
+
+use std::{fmt, path::Path};
+
+use aya::maps::{MapError, MapInfo, MapType};
+use lb_common::abi::{
+    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowCounters, FlowEntry, FlowKey, InterfaceRow, MAX_BACKENDS,
+    MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS, MAX_VERDICTS, NextHopRow, RateWindow, ServiceKey,
+    ServiceRow,
+};
+
+/// `BPF_F_MMAPABLE`.
+const SHARED: u32 = 1 << 10;
+/// `BPF_F_RDONLY_PROG`, which the kernel sets on every devmap.
+const READ_ONLY: u32 = 1 << 7;
+/// Name of the flow table, whose size the configuration gives.
+pub(super) const FLOWS: &str = "FLOWS";
+
+/// What a map must be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shape {
+    /// Its name, and that of its pin.
+    pub(super) name: &'static str,
+    kind: MapType,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+/// How a pinned map differs from what this version uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// What differs.
+    pub what: &'static str,
+    /// What the pinned map has.
+    pub found: u32,
+    /// What this version needs.
+    pub needed: u32,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "its {} is {} instead of {}", self.what, self.found, self.needed)
+    }
+}
+
+/// Every pinned map, where the flow table has so many entries.
+pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
+    let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    let array = |name, kind, value_size, max_entries, flags| Shape {
+        name,
+        kind,
+        key_size: 4,
+        value_size: bytes(value_size),
+        max_entries,
+        flags,
+    };
+    let own = |name, value_size, rows| array(name, MapType::Array, value_size, rows, 0);
+    let shared = |name, value_size, rows| array(name, MapType::Array, value_size, rows, SHARED);
+    let per_cpu = |name, value_size, rows| array(name, MapType::PerCpuArray, value_size, rows, 0);
+    let table = |name, kind, key_size, value_size, max_entries| Shape {
+        name,
+        kind,
+        key_size: bytes(key_size),
+        value_size: bytes(value_size),
+        max_entries,
+        flags: 0,
+    };
+    /// Bytes of the event ring.
+    const EVENTS: u32 = 1 << 16;
+    vec![
+        own("CONFIG", size_of::<ConfigRow>(), 1),
+        shared("ADDRESS_FILTER", size_of::<u64>(), FILTER_WORDS),
+        table("SERVICE_KEYS", MapType::Hash, size_of::<ServiceKey>(), size_of::<u32>(), 4 * MAX_SERVICES),
+        shared("SERVICES", size_of::<ServiceRow>(), MAX_SERVICES),
+        own("CURSORS", size_of::<Cursor>(), MAX_SERVICES),
+        shared("SLOTS", size_of::<u64>(), MAX_SLOTS),
+        shared("BACKENDS", size_of::<BackendRow>(), MAX_BACKENDS),
+        shared("NEXT_HOPS", size_of::<NextHopRow>(), MAX_NEXT_HOPS),
+        shared("INTERFACES", size_of::<InterfaceRow>(), MAX_INTERFACES),
+        table(FLOWS, MapType::LruHash, size_of::<FlowKey>(), size_of::<FlowEntry>(), flow_entries),
+        per_cpu("COUNTERS_SERVICES", size_of::<FlowCounters>(), MAX_SERVICES),
+        per_cpu("COUNTERS_BACKENDS", size_of::<FlowCounters>(), MAX_BACKENDS),
+        per_cpu("COUNTERS_VERDICTS", size_of::<u64>(), MAX_VERDICTS),
+        per_cpu("RATE_LIMITS", size_of::<RateWindow>(), 1),
+        array("DEVICES", MapType::DevMap, 8, MAX_INTERFACES, READ_ONLY),
+        table("EVENTS", MapType::RingBuf, 0, 0, EVENTS),
+    ]
+}
+
+impl Shape {
+    /// Compares a pinned map with what it must be; `Ok(Some(..))` where it is something else.
+    ///
+    /// # Errors
+    /// The pin is no map, or can't be opened.
+    pub(super) fn compare(&self, directory: &Path) -> Result<Option<Misfit>, MapError> {
+        let info = MapInfo::from_pin(directory.join(self.name))?;
+        let kind = info.map_type().unwrap_or(MapType::Unspecified);
+        let pairs = [
+            ("type", kind as u32, self.kind as u32),
+            ("key size", info.key_size(), self.key_size),
+            ("value size", info.value_size(), self.value_size),
+            ("number of entries", info.max_entries(), self.max_entries),
+            ("flags", info.map_flags(), self.flags),
+        ];
+        let mut differing = pairs.into_iter().filter(|(_, found, needed)| found != needed);
+        Ok(differing.next().map(|(what, found, needed)| Misfit { what, found, needed }))
+    }
+}

@@ -1,0 +1,226 @@
+//! The control maps: read as values, written word by word.
+
+use std::{collections::BTreeMap, io, os::fd::AsFd};
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, xdp::DevMap};
+use lb_common::abi::{
+    BackendId, BackendRow, FlowCounters, InterfaceSlot, NextHopId, ServiceId, ServiceKey, address_bytes,
+    word::{BackendState, SlotRange},
+};
+
+use super::{
+    TableError, io_error,
+    pins::Pins,
+    rows::{
+        BACKEND_WORDS, CONFIG_WORDS, backend_row, backend_words, config_row, config_words, interface_row,
+        interface_words, next_hop_row, service_row, service_words,
+    },
+    shared::SharedArray,
+    syscall,
+};
+use crate::plan::{Change, Tables};
+
+/// Bytes of a key of `SERVICE_KEYS`.
+type KeyBytes = [u8; size_of::<ServiceKey>()];
+/// A row of counters.
+type CounterWords = [u64; size_of::<FlowCounters>() / 8];
+
+/// The maps that the agent writes.
+pub(super) struct Maps {
+    config: Array<MapData, [u64; CONFIG_WORDS]>,
+    filter: SharedArray,
+    keys: HashMap<MapData, KeyBytes, u32>,
+    services: SharedArray,
+    slots: SharedArray,
+    backends: SharedArray,
+    next_hops: SharedArray,
+    interfaces: SharedArray,
+    devices: DevMap<MapData>,
+    devices_fd: MapData,
+    service_counters: PerCpuArray<MapData, CounterWords>,
+    backend_counters: PerCpuArray<MapData, CounterWords>,
+}
+
+impl Maps {
+    /// Opens the pinned maps; the error names the map.
+    pub(super) fn open(pins: &Pins) -> Result<Self, (&'static str, io::Error)> {
+        let shared = |name| {
+            MapData::from_pin(pins.map(name))
+                .map_err(|error| io_error(&error))
+                .and_then(|map| SharedArray::map(&map))
+                .map_err(|cause| (name, cause))
+        };
+        Ok(Self {
+            config: typed(pins, "CONFIG")?,
+            filter: shared("ADDRESS_FILTER")?,
+            keys: typed(pins, "SERVICE_KEYS")?,
+            services: shared("SERVICES")?,
+            slots: shared("SLOTS")?,
+            backends: shared("BACKENDS")?,
+            next_hops: shared("NEXT_HOPS")?,
+            interfaces: shared("INTERFACES")?,
+            devices: typed(pins, "DEVICES")?,
+            devices_fd: MapData::from_pin(pins.map("DEVICES")).map_err(|error| ("DEVICES", io_error(&error)))?,
+            service_counters: typed(pins, "COUNTERS_SERVICES")?,
+            backend_counters: typed(pins, "COUNTERS_BACKENDS")?,
+        })
+    }
+
+    pub(super) fn tables(&self) -> Result<Tables, TableError> {
+        let mut tables = Tables::default();
+        let config = self.config.get(&0, 0).map_err(|error| failed("CONFIG", "read", &error))?;
+        tables.config = config_row(config);
+        tables.filter = (0..self.filter.rows()).map(|row| self.filter.load(row, 0)).collect();
+        for entry in self.keys.iter() {
+            let (key, value) = entry.map_err(|error| failed("SERVICE_KEYS", "read", &error))?;
+            tables.keys.insert(key_of(key), value);
+        }
+        tables.services = rows(&self.services, |row| ServiceId::new(row), service_row);
+        tables.backends = rows(&self.backends, |row| BackendId::new(u16::try_from(row).ok()?), backend_row);
+        tables.next_hops = rows(&self.next_hops, |row| NextHopId::new(row), next_hop_row);
+        tables.interfaces = rows(&self.interfaces, |row| InterfaceSlot::new(u8::try_from(row).ok()?), interface_row);
+        for slot in (1..self.devices.len()).filter_map(|row| InterfaceSlot::new(u8::try_from(row).ok()?)) {
+            match self.devices.get(u32::from(slot.get()), 0) {
+                Ok(device) => {
+                    tables.devices.insert(slot, device.if_index);
+                }
+                Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(error) => return Err(failed("DEVICES", "read", &error)),
+            }
+        }
+        for range in tables.ranges().into_iter().map(SlotRange::unpack) {
+            let end = range.offset.saturating_add(range.length).min(self.slots.rows());
+            tables.slots.fill(range.offset, (range.offset..end).map(|slot| self.slots.load(slot, 0)));
+        }
+        Ok(tables)
+    }
+
+    pub(super) fn apply(&mut self, change: &Change) -> Result<(), TableError> {
+        let store = |map, result: io::Result<()>| {
+            result.map_err(|cause| TableError { map, action: "write", cause })
+        };
+        match *change {
+            Change::Config(ref row) => {
+                self.config.set(0, config_words(row), 0).map_err(|error| failed("CONFIG", "write", &error))
+            }
+            Change::Interface { slot, ref row } => {
+                // The address before the index, by which packets find the row.
+                let [mac, place, ..] = interface_words(row);
+                let row = u32::from(slot.get());
+                store("INTERFACES", self.interfaces.store(row, 0, mac).and_then(|()| self.interfaces.store(row, 1, place)))
+            }
+            Change::Device { slot, ifindex: Some(ifindex) } => self
+                .devices
+                .set(u32::from(slot.get()), ifindex, None, 0)
+                .map_err(|error| failed("DEVICES", "write", &error)),
+            Change::Device { slot, ifindex: None } => {
+                store("DEVICES", syscall::delete(self.devices_fd.fd().as_fd(), u32::from(slot.get())))
+            }
+            Change::NextHop { id, way } => store("NEXT_HOPS", self.next_hops.store(id.get(), 0, way.pack())),
+            Change::ClearBackendCounters(id) => {
+                clear(&mut self.backend_counters, "COUNTERS_BACKENDS", u32::from(id.get()))
+            }
+            Change::Backend { id, address, state } => {
+                let row = BackendRow {
+                    state: state.pack(),
+                    address: address_bytes(address.ip()),
+                    port_be: address.port().to_be_bytes(),
+                    padding: [0; 6],
+                };
+                store("BACKENDS", self.fill_backend(id, backend_words(&row)))
+            }
+            Change::BackendState { id, state } => store("BACKENDS", self.store_state(id, state)),
+            Change::Filter { index, bits } => store("ADDRESS_FILTER", self.filter.store(index, 0, bits)),
+            Change::Slots { offset, ref slots } => {
+                let mut places = (offset..).zip(slots);
+                store("SLOTS", places.try_for_each(|(place, slot)| self.slots.store(place, 0, slot.pack())))
+            }
+            Change::ClearServiceCounters(id) => clear(&mut self.service_counters, "COUNTERS_SERVICES", id.get()),
+            Change::Service { id, ref row } => {
+                store("SERVICES", self.services.store_row(id.get(), service_words(row)))
+            }
+            Change::ServiceSlots { id, range } => store("SERVICES", self.services.store(id.get(), 0, range.pack())),
+            Change::Key { key, value } => {
+                self.keys.insert(key_bytes(&key), value, 0).map_err(|error| failed("SERVICE_KEYS", "write", &error))
+            }
+            Change::RemoveKey(ref key) => match self.keys.remove(&key_bytes(key)) {
+                Err(error) if io_error(&error).kind() != io::ErrorKind::NotFound => {
+                    Err(failed("SERVICE_KEYS", "write", &error))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn fill_backend(&self, id: BackendId, words: [u64; BACKEND_WORDS]) -> io::Result<()> {
+        self.backends.store_row(u32::from(id.get()), words)
+    }
+
+    fn store_state(&self, id: BackendId, state: BackendState) -> io::Result<()> {
+        self.backends.store(u32::from(id.get()), 0, state.pack())
+    }
+}
+
+/// Opens a pinned map.
+pub(super) fn open_map(pins: &Pins, name: &str) -> io::Result<Map> {
+    let map = MapData::from_pin(pins.map(name)).map_err(|error| io_error(&error))?;
+    Map::from_map_data(map).map_err(|error| io_error(&error))
+}
+
+fn typed<T>(pins: &Pins, name: &'static str) -> Result<T, (&'static str, io::Error)>
+where
+    T: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let map = open_map(pins, name).map_err(|cause| (name, cause))?;
+    T::try_from(map).map_err(|error| (name, io_error(&error)))
+}
+
+/// Rows that are not all zeroes.
+fn rows<Id: Ord, Row, const WORDS: usize>(
+    array: &SharedArray,
+    id: impl Fn(u32) -> Option<Id>,
+    row: impl Fn([u64; WORDS]) -> Row,
+) -> BTreeMap<Id, Row> {
+    let filled = |number| {
+        let words = array.row::<WORDS>(number);
+        (words != [0; WORDS]).then_some(words)
+    };
+    (1..array.rows()).filter_map(|number| Some((id(number)?, row(filled(number)?)))).collect()
+}
+
+/// Zeroes a row of counters that no program writes to.
+fn clear(counters: &mut PerCpuArray<MapData, CounterWords>, map: &'static str, row: u32) -> Result<(), TableError> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, cause)| TableError { map, action: "clear", cause })?;
+    let zeroes = PerCpuValues::try_from(vec![CounterWords::default(); cpus]);
+    let zeroes = zeroes.map_err(|cause| TableError { map, action: "clear", cause })?;
+    counters.set(row, zeroes, 0).map_err(|error| failed(map, "clear", &error))
+}
+
+fn key_bytes(key: &ServiceKey) -> KeyBytes {
+    let mut bytes = KeyBytes::default();
+    bytes[..16].copy_from_slice(&key.vip);
+    bytes[16..18].copy_from_slice(&key.port_be);
+    bytes[18] = key.protocol;
+    bytes[19] = key.padding;
+    bytes
+}
+
+fn key_of(bytes: KeyBytes) -> ServiceKey {
+    let [vip @ .., port_head, port_tail, protocol, padding] = bytes;
+    ServiceKey { vip, port_be: [port_head, port_tail], protocol, padding }
+}
+
+fn failed(map: &'static str, action: &'static str, error: &(dyn std::error::Error + 'static)) -> TableError {
+    TableError { map, action, cause: io_error(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_its_bytes() {
+        let key = ServiceKey::new(std::array::from_fn(|byte| u8::try_from(byte).unwrap()), [3, 4], 6);
+        assert_eq!(key_of(key_bytes(&key)), key);
+    }
+}

@@ -1,0 +1,214 @@
+//! The maps, the program and its links: the only writer of control maps.
+//!
+//! [`Dataplane`] is what the core asks for; [`Kernel`] is the real one, [`fake::Fake`] one for tests. It carries out
+//! [`Change`]s and reads what is in force; what should be in force is decided by [`crate::plan`]. Its calls may wait
+//! for the kernel, so the core makes them on a blocking thread.
+
+mod attach;
+mod clock;
+mod detach;
+mod events;
+pub mod fake;
+mod kernel;
+mod layout;
+mod maps;
+mod open;
+mod pins;
+mod privilege;
+mod program;
+mod query;
+mod readings;
+mod rows;
+mod shared;
+mod syscall;
+
+use std::{io, sync::Arc};
+
+use lb_common::abi::FlowCounters;
+
+pub use attach::{AttachError, Attached, Target};
+pub use clock::ClockError;
+pub use detach::{DetachError, detach};
+pub use events::Events;
+pub use kernel::Kernel;
+pub use layout::Misfit;
+pub use open::{OpenError, Place};
+pub use pins::{Holder, PinsError};
+pub use program::LoadError;
+pub use query::{InForce, InForceMode};
+
+use crate::{
+    model::DataPlane,
+    observe::flows::FlowCensus,
+    plan::{Change, Tables},
+};
+
+/// A data plane: maps to write, a program to attach.
+pub trait Dataplane: Send + 'static {
+    /// Whether it was there before this agent.
+    fn adopted(&self) -> bool;
+
+    /// Ticks of `jiffies` a second.
+    fn ticks_per_second(&self) -> u32;
+
+    /// Carries out one change.
+    ///
+    /// # Errors
+    /// The kernel refuses it; what was there before is still there.
+    fn apply(&mut self, change: &Change) -> Result<(), TableError>;
+
+    /// Makes the program run on an interface: in the link that is there, or in a new one.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    fn attach(&mut self, target: &Target) -> Result<Attached, AttachError>;
+
+    /// Takes the program off an interface; `false` where it was not there.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    fn detach(&mut self, interface: &str) -> Result<bool, AttachError>;
+
+    /// The links that are there.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    fn links(&mut self) -> Result<Vec<Link>, AttachError>;
+
+    /// Replaces the program by one with these load-time constants, in every link.
+    ///
+    /// # Errors
+    /// The new program can't be loaded, or a link not be updated; the old one then stays in force.
+    fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError>;
+
+    /// What can be read from any thread.
+    fn readings(&self) -> Arc<dyn Readings>;
+
+    /// What the program tells; `None` the second time.
+    ///
+    /// # Errors
+    /// The ring can't be mapped.
+    fn events(&mut self) -> io::Result<Option<Events>>;
+
+    /// Sends a frame out of an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn send(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()>;
+
+    /// Takes everything down: links, maps, directories.
+    ///
+    /// # Errors
+    /// What could not be removed, and why; the rest was.
+    fn remove(&mut self) -> Result<(), Vec<String>>;
+}
+
+/// What the data plane counts and holds. Every call reads the maps in force.
+pub trait Readings: Send + Sync + 'static {
+    /// Reads the control maps.
+    ///
+    /// # Errors
+    /// A map can't be read.
+    fn tables(&self) -> Result<Tables, TableError>;
+
+    /// The XDP program on an interface, whosever it is; `None` where there is none.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>>;
+
+    /// Counters of the rows of `SERVICES` from 0 to `last`, over all CPUs.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    fn services(&self, last: u32) -> io::Result<Vec<FlowCounters>>;
+
+    /// Counters of the rows of `BACKENDS` from 0 to `last`, over all CPUs.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    fn backends(&self, last: u32) -> io::Result<Vec<FlowCounters>>;
+
+    /// Packets by verdict, over all CPUs; see [`lb_common::verdict`].
+    ///
+    /// # Errors
+    /// The map can't be read.
+    fn verdicts(&self) -> io::Result<Vec<u64>>;
+
+    /// Counts the flow table; may take milliseconds.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    fn census(&self, ticks_per_second: u32) -> io::Result<FlowCensus>;
+
+    /// `jiffies64`, in ticks.
+    ///
+    /// # Errors
+    /// The maintenance program can't be run.
+    fn ticks(&self) -> io::Result<u64>;
+
+    /// The program in the links.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    fn program(&self) -> io::Result<ProgramInForce>;
+}
+
+/// The program in the links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramInForce {
+    /// Kernel id.
+    pub id: u32,
+    /// Kernel tag.
+    pub tag: u64,
+    /// When it was loaded.
+    pub loaded: Option<std::time::SystemTime>,
+    /// Instructions the verifier walked.
+    pub verified_instructions: u32,
+}
+
+/// A link of the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The interface it was made for.
+    pub interface: String,
+    /// Index of the interface it is on; 0 where that is gone.
+    pub ifindex: u32,
+    /// The program in it is the one that was loaded last.
+    pub current: bool,
+}
+
+/// A map can't be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("can't {action} {map}: {cause}")]
+pub struct TableError {
+    /// The map.
+    pub map: &'static str,
+    /// What was tried.
+    pub action: &'static str,
+    /// Why not.
+    pub cause: io::Error,
+}
+
+/// The program can't be replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The new one can't be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A link can't be updated.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// Names the innermost cause as an [`io::Error`], keeping the error number where there is one.
+fn io_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::other(cause.to_string()),
+    }
+}

@@ -1,0 +1,168 @@
+//! From nothing, or from what an earlier agent left, to a loaded program with its maps.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Array, Map, MapData, MapError};
+use lb_common::abi::LAYOUT_VERSION;
+
+use super::{
+    ClockError, LoadError, Misfit, PinsError, io_error,
+    layout::{FLOWS, Shape, shapes},
+    pins::Pins,
+    privilege,
+    rows::{CONFIG_WORDS, config_row},
+};
+use crate::model::DataPlane;
+
+/// Where an instance's data plane lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the instance.
+    pub instance: String,
+    /// A bpffs.
+    pub pin_root: PathBuf,
+}
+
+/// Why a data plane can't be made or adopted. What was in force before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The process lacks capabilities.
+    #[error(
+        "the agent has no {}\n   mend: run it as root or by its systemd unit, or `setcap \
+         cap_bpf,cap_net_admin,cap_perfmon=ep` the program",
+        .0.join(" and no ")
+    )]
+    Privilege(Vec<&'static str>),
+    /// The directory of pins.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// A pinned map is another version's, or not ours.
+    #[error("the pinned map {map} does not fit this version: {misfit}\n   mend: {mend}")]
+    Misfit {
+        /// Its name.
+        map: &'static str,
+        /// How.
+        misfit: Misfit,
+        /// What to do.
+        mend: String,
+    },
+    /// The flow table has another size than the configuration says.
+    #[error(
+        "the flow table in force has {found} entries and the configuration says flow_entries = {wanted}\n   mend: keep \
+         {found}, or {mend}"
+    )]
+    FlowEntries {
+        /// In force.
+        found: u32,
+        /// Configured.
+        wanted: u32,
+        /// What to do.
+        mend: String,
+    },
+    /// The bytes of the maps are laid out by another version.
+    #[error("the pinned maps have layout {found}, this version uses {needed}\n   mend: {mend}", needed = LAYOUT_VERSION)]
+    Layout {
+        /// In force.
+        found: u32,
+        /// What to do.
+        mend: String,
+    },
+    /// Some maps are pinned and others not, while a link is.
+    #[error("the program is attached, but the pin of {map} is missing\n   mend: {mend}")]
+    Incomplete {
+        /// One that is missing.
+        map: &'static str,
+        /// What to do.
+        mend: String,
+    },
+    /// A pinned map can't be looked at.
+    #[error("can't look at the pinned map {map}: {cause}\n   mend: {mend}")]
+    Unreadable {
+        /// Its name.
+        map: &'static str,
+        /// Why not.
+        cause: io::Error,
+        /// What to do.
+        mend: String,
+    },
+    /// The object.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A map can't be opened or mapped.
+    #[error("can't use the map {map}: {cause}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// The kernel's clock.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+}
+
+/// Locks an instance's pins and says whether there is a data plane to adopt. What an unfinished start left is removed.
+pub(super) fn prepare(place: &Place, settings: DataPlane) -> Result<(Pins, Vec<Shape>, bool), OpenError> {
+    let missing = privilege::missing();
+    if !missing.is_empty() {
+        return Err(OpenError::Privilege(missing));
+    }
+    let pins = Pins::create(&place.pin_root, &place.instance)?;
+    let shapes = shapes(settings.flow_entries);
+    let adopts = survey(&pins, &shapes, place)?;
+    Ok((pins, shapes, adopts))
+}
+
+/// Looks at what is pinned; `true` where it is a data plane that fits.
+fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<bool, OpenError> {
+    let mend = || detach_command(place);
+    let pinned = pins.pinned(shapes)?;
+    for shape in &pinned {
+        let found = shape.compare(pins.directory());
+        let found = found.map_err(|error| unreadable(shape.name, &error, mend()))?;
+        match found {
+            Some(Misfit { what: "number of entries", found, needed }) if shape.name == FLOWS => {
+                return Err(OpenError::FlowEntries { found, wanted: needed, mend: mend() });
+            }
+            Some(misfit) => return Err(OpenError::Misfit { map: shape.name, misfit, mend: mend() }),
+            None => {}
+        }
+    }
+    let version = match pinned.iter().any(|shape| shape.name == "CONFIG") {
+        true => layout_version(pins).map_err(|error| unreadable("CONFIG", &error, mend()))?,
+        false => 0,
+    };
+    let attached = !pins.links()?.is_empty();
+    let missing = shapes.iter().find(|shape| !pinned.contains(shape));
+    match (version, missing) {
+        (0, _) if !attached => {
+            // The version is written before the first packet can come: nothing has used these maps.
+            pins.unpin_maps()?;
+            Ok(false)
+        }
+        (_, Some(shape)) => Err(OpenError::Incomplete { map: shape.name, mend: mend() }),
+        (LAYOUT_VERSION, None) => Ok(true),
+        (found, None) => Err(OpenError::Layout { found, mend: mend() }),
+    }
+}
+
+fn layout_version(pins: &Pins) -> Result<u32, MapError> {
+    let config = Map::from_map_data(MapData::from_pin(pins.map("CONFIG"))?)?;
+    let config: Array<_, [u64; CONFIG_WORDS]> = config.try_into()?;
+    Ok(config_row(config.get(&0, 0)?).layout_version)
+}
+
+fn detach_command(place: &Place) -> String {
+    let root = match place.pin_root.as_path() {
+        default if default == Path::new("/sys/fs/bpf") => String::new(),
+        other => format!(" --pin-root {}", other.display()),
+    };
+    format!("`lb detach --instance {}{root}`, which ends the flows in force, and start again", place.instance)
+}
+
+fn unreadable(map: &'static str, error: &MapError, mend: String) -> OpenError {
+    OpenError::Unreadable { map, cause: io_error(error), mend }
+}

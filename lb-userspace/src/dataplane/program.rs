@@ -1,0 +1,190 @@
+//! The object: loads its programs with the pinned maps, and runs those that the agent calls itself.
+
+use std::path::Path;
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, TestRun, TestRunOptions,
+    programs::{ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp},
+};
+use lb_common::abi::command;
+
+use super::layout::{FLOWS, Shape};
+use crate::model::{DataPlane, DataPlaneLog};
+
+/// Entry point for packets.
+const PACKETS: &str = "lb";
+/// Entry point for commands.
+const MAINTENANCE: &str = "maintenance";
+/// Sends a frame out of an interface.
+const ANNOUNCE: &str = "announce";
+/// How much of the verifier's words is shown.
+const VERIFIER_LINES: usize = 20;
+
+/// Why the object can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel's verifier refuses a program.
+    #[error("the kernel refuses the program `{program}`: {cause}\n{log}\n   mend: {mend}")]
+    Verifier {
+        /// Entry point.
+        program: &'static str,
+        /// What the system call said.
+        cause: std::io::Error,
+        /// The verifier's last lines.
+        log: String,
+        /// What to do.
+        mend: &'static str,
+    },
+    /// A program can't be loaded for another reason.
+    #[error("can't load the program `{program}`")]
+    Program {
+        /// Entry point.
+        program: &'static str,
+        /// Why.
+        #[source]
+        cause: ProgramError,
+    },
+    /// The object or one of its maps.
+    #[error("can't load the data plane's object: {}", root(.0))]
+    Object(#[source] EbpfError),
+    /// The object has no such program.
+    #[error("the data plane's object has no program `{0}`; the agent was built with another one")]
+    Absent(&'static str),
+}
+
+/// The innermost cause: the outer ones only say that something failed.
+fn root(error: &EbpfError) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    let mut words = error.to_string();
+    while let Some(source) = cause.source() {
+        cause = source;
+        words = format!("{words}: {cause}");
+    }
+    words
+}
+
+/// The loaded object.
+#[derive(Debug)]
+pub(super) struct Program {
+    ebpf: Ebpf,
+}
+
+impl Program {
+    /// Loads the object with the maps that are pinned in `directory`; makes and pins those that are not there.
+    pub(super) fn load(directory: &Path, shapes: &[Shape], settings: DataPlane) -> Result<Self, LoadError> {
+        let level = log_level(settings.log);
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries(FLOWS, settings.flow_entries);
+        loader.override_global(aya_log::LEVEL, &level, true);
+        for shape in shapes {
+            loader.map_pin_path(shape.name, directory.join(shape.name));
+        }
+        let mut program = Self { ebpf: loader.load(crate::OBJECT).map_err(LoadError::Object)? };
+        program.xdp_mut(PACKETS)?.load().map_err(|cause| refusal(PACKETS, cause))?;
+        program.xdp_mut(MAINTENANCE)?.load().map_err(|cause| refusal(MAINTENANCE, cause))?;
+        let announce = program.ebpf.program_mut(ANNOUNCE).ok_or(LoadError::Absent(ANNOUNCE))?;
+        let announce: &mut SchedClassifier = announce.try_into().map_err(|cause| refusal(ANNOUNCE, cause))?;
+        announce.load().map_err(|cause| refusal(ANNOUNCE, cause))?;
+        Ok(program)
+    }
+
+    /// The program for packets.
+    pub(super) fn fd(&self) -> Result<&ProgramFd, ProgramError> {
+        self.xdp(PACKETS)?.fd()
+    }
+
+    /// What the kernel says of the program for packets.
+    pub(super) fn info(&self) -> Result<ProgramInfo, ProgramError> {
+        self.xdp(PACKETS)?.info()
+    }
+
+    /// `jiffies64`, in ticks.
+    pub(super) fn ticks(&self) -> Result<u64, ProgramError> {
+        let mut packet = [0_u8; command::LENGTH];
+        packet[command::CODE] = command::CLOCK;
+        let mut answer = [0_u8; command::LENGTH];
+        let options = TestRunOptions {
+            data_in: Some(&packet),
+            data_out: Some(&mut answer),
+            ..TestRunOptions::default()
+        };
+        self.xdp(MAINTENANCE)?.test_run(options)?;
+        let ticks = std::array::from_fn(|byte| answer[command::ANSWER + byte]);
+        Ok(u64::from_ne_bytes(ticks))
+    }
+
+    /// Sends a frame out of an interface of the calling thread's network namespace.
+    pub(super) fn send(&self, ifindex: u32, frame: &[u8]) -> Result<(), ProgramError> {
+        /// `struct __sk_buff` of `include/uapi/linux/bpf.h`: its length, and where `ifindex` stands.
+        const CONTEXT: usize = 192;
+        const IFINDEX: usize = 40;
+        let mut context = [0_u8; CONTEXT];
+        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        let options =
+            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+        let program = self.ebpf.program(ANNOUNCE).ok_or(ProgramError::NotLoaded)?;
+        let program: &SchedClassifier = program.try_into()?;
+        let result = program.test_run(options)?;
+        match result.return_value.cast_signed() {
+            0 => Ok(()),
+            error => Err(std::io::Error::from_raw_os_error(-error).into()),
+        }
+    }
+
+    /// The object itself, for its log.
+    pub(super) fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    fn xdp(&self, name: &'static str) -> Result<&Xdp, ProgramError> {
+        self.ebpf.program(name).ok_or(ProgramError::NotLoaded)?.try_into()
+    }
+
+    fn xdp_mut(&mut self, name: &'static str) -> Result<&mut Xdp, LoadError> {
+        let program = self.ebpf.program_mut(name).ok_or(LoadError::Absent(name))?;
+        program.try_into().map_err(|cause| LoadError::Program { program: name, cause })
+    }
+}
+
+/// The level as aya-log counts it.
+fn log_level(log: DataPlaneLog) -> u8 {
+    match log {
+        DataPlaneLog::Off => 0,
+        DataPlaneLog::Error => aya_log::Level::Error as u8,
+        DataPlaneLog::Info => aya_log::Level::Info as u8,
+        DataPlaneLog::Debug => aya_log::Level::Debug as u8,
+    }
+}
+
+fn refusal(program: &'static str, cause: ProgramError) -> LoadError {
+    match cause {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let mend = match io_error.raw_os_error() {
+                Some(libc::EPERM) => "give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+                _ => "use Linux 6.1 or newer; if this is one, please report these lines and `uname -r`",
+            };
+            LoadError::Verifier { program, cause: io_error, log: last_lines(&verifier_log.to_string()), mend }
+        }
+        cause => LoadError::Program { program, cause },
+    }
+}
+
+/// The last lines of the verifier's log, indented.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let from = lines.len().saturating_sub(VERIFIER_LINES);
+    lines[from..].iter().map(|line| format!("      {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_last_lines_are_shown() {
+        let log: String = (1..=30).map(|line| format!("line {line}\n\n")).collect();
+        let shown = last_lines(&log);
+        assert!(shown.starts_with("      line 11\n") && shown.ends_with("line 30"), "{shown}");
+        assert_eq!(last_lines(""), "");
+    }
+}

@@ -1,0 +1,84 @@
+//! Arrays that the agent maps into its memory, read and written word by word. The only file beside
+//! [`super::syscall`] with unsafe code.
+//!
+//! A packet may read a word while it is written: each access is one aligned 64-bit load or store.
+
+use std::{io, os::fd::AsRawFd, ptr};
+
+use aya::maps::MapData;
+use memmap2::{MmapOptions, MmapRaw};
+
+/// A `BPF_MAP_TYPE_ARRAY` with `BPF_F_MMAPABLE`.
+#[derive(Debug)]
+pub(super) struct SharedArray {
+    memory: MmapRaw,
+    rows: u32,
+    words_per_row: usize,
+}
+
+impl SharedArray {
+    /// Maps an array.
+    ///
+    /// # Errors
+    /// It is not of that kind.
+    pub(super) fn map(array: &MapData) -> io::Result<Self> {
+        use std::os::fd::AsFd;
+        let info = array.info().map_err(io::Error::other)?;
+        // The kernel places values eight bytes apart or a multiple of it.
+        let words_per_row = (info.value_size() as usize).div_ceil(size_of::<u64>());
+        let rows = info.max_entries();
+        let length = rows as usize * words_per_row * size_of::<u64>();
+        let memory = MmapOptions::new().len(length).map_raw(array.fd().as_fd().as_raw_fd())?;
+        Ok(Self { memory, rows, words_per_row })
+    }
+
+    /// Rows of the array.
+    pub(super) fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// A word of a row; 0 where there is no such word.
+    pub(super) fn load(&self, row: u32, word: usize) -> u64 {
+        match self.place(row, word) {
+            // SAFETY: `place` lies within the mapping and is aligned; the mapping lives as long as `self`.
+            Some(place) => unsafe { ptr::read_volatile(place) },
+            None => 0,
+        }
+    }
+
+    /// Publishes a word of a row.
+    ///
+    /// # Errors
+    /// There is no such word.
+    pub(super) fn store(&self, row: u32, word: usize, value: u64) -> io::Result<()> {
+        let place = self.place(row, word).ok_or_else(|| io::Error::other(format!("there is no row {row}")))?;
+        // SAFETY: `place` lies within the mapping and is aligned; the mapping is writable and lives as long as `self`.
+        unsafe { ptr::write_volatile(place, value) };
+        Ok(())
+    }
+
+    /// All words of a row.
+    pub(super) fn row<const WORDS: usize>(&self, row: u32) -> [u64; WORDS] {
+        std::array::from_fn(|word| self.load(row, word))
+    }
+
+    /// Publishes the words of a row one after the other, the last first, so that word 0 says that the rest is there.
+    ///
+    /// # Errors
+    /// There is no such row.
+    pub(super) fn store_row<const WORDS: usize>(&self, row: u32, words: [u64; WORDS]) -> io::Result<()> {
+        for (word, value) in words.into_iter().enumerate().rev() {
+            if self.load(row, word) != value {
+                self.store(row, word, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, row: u32, word: usize) -> Option<*mut u64> {
+        let within = row < self.rows && word < self.words_per_row;
+        let index = row as usize * self.words_per_row + word;
+        // The mapping begins at a page.
+        within.then(|| self.memory.as_mut_ptr().cast::<u64>().wrapping_add(index))
+    }
+}

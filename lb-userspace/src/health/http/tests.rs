@@ -1,0 +1,345 @@
+//! A server that does everything wrong, one thing at a time.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    time::{Instant, sleep},
+};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A server that reads the request, gives `answer` to one connection and then does what `then` says. What it got is
+/// the task's output.
+async fn server<F>(
+    answer: &'static [u8],
+    then: impl FnOnce(TcpStream) -> F + Send + 'static,
+) -> (SocketAddr, tokio::task::JoinHandle<String>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await.unwrap());
+        }
+        // The checker may hang up in the middle of an answer that is too long.
+        drop(stream.write_all(answer).await);
+        then(stream).await;
+        String::from_utf8(request).unwrap()
+    });
+    (target, task)
+}
+
+async fn hang_up(stream: TcpStream) {
+    drop(stream);
+}
+
+async fn hold(stream: TcpStream) {
+    sleep(Duration::from_secs(60)).await;
+    drop(stream);
+}
+
+async fn ok(target: SocketAddr, timeout: Duration) -> Result<(), String> {
+    match check(
+        target,
+        &Deadline::after(timeout),
+        "/",
+        None,
+        &[(200, 299), (304, 304)],
+    )
+    .await
+    {
+        Ok(()) => Ok(()),
+        Err(Failure::Backend(reason) | Failure::Local(reason)) => Err(reason),
+    }
+}
+
+async fn fails(answer: &'static [u8]) -> String {
+    let (target, _) = server(answer, hang_up).await;
+    ok(target, PATIENCE).await.unwrap_err()
+}
+
+async fn times_out(answer: &'static [u8]) -> String {
+    let (target, server) = server(answer, hold).await;
+    let start = Instant::now();
+    let reason = ok(target, Duration::from_millis(400)).await.unwrap_err();
+    assert!(start.elapsed() < PATIENCE / 2, "took {:?}", start.elapsed());
+    server.abort();
+    reason
+}
+
+#[tokio::test]
+async fn the_request_is_what_a_web_server_expects() {
+    let (target, server) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", hang_up).await;
+    let deadline = Deadline::after(PATIENCE);
+    assert_eq!(
+        check(
+            target,
+            &deadline,
+            "/h?x=1",
+            Some("www.example.com"),
+            &[(200, 200)]
+        )
+        .await,
+        Ok(())
+    );
+    let request = server.await.unwrap();
+    let mut lines: Vec<&str> = request.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines.remove(0), "GET /h?x=1 HTTP/1.1");
+    lines.sort_unstable();
+    let agent = format!("user-agent: lb-health-check/{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        lines,
+        [
+            "accept: */*",
+            "connection: close",
+            "host: www.example.com",
+            &agent
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_host_is_the_checked_address_where_none_is_given() {
+    let (target, server) = server(b"HTTP/1.1 204 No Content\r\n\r\n", hang_up).await;
+    assert_eq!(ok(target, PATIENCE).await, Ok(()));
+    assert!(
+        server
+            .await
+            .unwrap()
+            .contains(&format!("host: {target}\r\n"))
+    );
+}
+
+#[tokio::test]
+async fn statuses_decide() {
+    for good in [
+        &b"HTTP/1.1 200 OK\r\n\r\n"[..],
+        b"HTTP/1.0 299 Fine\r\n\r\n",
+        b"HTTP/1.1 304\r\n\r\n",
+    ] {
+        let (target, _) = server(good, hang_up).await;
+        assert_eq!(
+            ok(target, PATIENCE).await,
+            Ok(()),
+            "{}",
+            good.escape_ascii()
+        );
+    }
+    let busy = fails(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(busy, "status 503, expected 200-299 or 304");
+    assert_eq!(
+        fails(b"HTTP/1.1 301 Moved\r\n\r\n").await,
+        "status 301, expected 200-299 or 304"
+    );
+}
+
+#[tokio::test]
+async fn an_interim_answer_is_not_the_answer() {
+    let (target, _) = server(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        hang_up,
+    )
+    .await;
+    assert_eq!(ok(target, PATIENCE).await, Ok(()));
+}
+
+#[tokio::test]
+async fn the_verdict_does_not_wait_for_the_body() {
+    let (target, server) =
+        server(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", hold).await;
+    let start = Instant::now();
+    assert_eq!(ok(target, PATIENCE).await, Ok(()));
+    assert!(start.elapsed() < PATIENCE / 2);
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_small_body_is_read_to_its_end() {
+    let (target, server) = server(
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        |mut stream| async move {
+            for _ in 0..20 {
+                stream.write_all(&[b'x'; 1000]).await.unwrap();
+                sleep(Duration::from_millis(1)).await;
+            }
+            stream.shutdown().await.unwrap();
+        },
+    )
+    .await;
+    assert_eq!(ok(target, PATIENCE).await, Ok(()));
+    server.await.expect("the server was not cut off");
+}
+
+#[tokio::test]
+async fn silence_times_out() {
+    assert_eq!(
+        times_out(b"").await,
+        "timed out after 400 ms while waiting for the answer"
+    );
+}
+
+#[tokio::test]
+async fn half_a_line_times_out() {
+    let reason = times_out(b"HTTP/1.1 20").await;
+    assert_eq!(
+        reason,
+        "timed out after 400 ms while reading the head of the answer, of which 11 bytes came"
+    );
+}
+
+#[tokio::test]
+async fn half_a_line_and_a_hang_up_is_no_answer() {
+    assert_eq!(
+        fails(b"HTTP/1.1 20").await,
+        "connection closed in the head of the answer, after 11 bytes"
+    );
+    assert_eq!(fails(b"").await, "connection closed without an answer");
+}
+
+#[tokio::test]
+async fn a_byte_at_a_time_does_not_stretch_the_time() {
+    let (target, server) = server(b"HTTP/1.1 200 OK\r\n", |mut stream| async move {
+        while stream.write_all(b"a").await.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let start = Instant::now();
+    let reason = ok(target, Duration::from_millis(400)).await.unwrap_err();
+    assert!(
+        reason
+            .starts_with("timed out after 400 ms while reading the head of the answer, of which "),
+        "{reason}"
+    );
+    assert!(start.elapsed() < PATIENCE / 2, "took {:?}", start.elapsed());
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn endless_headers_end() {
+    let wanted = "the head of the answer is larger than 16 KiB or has more than 100 headers";
+    for header in [
+        &b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n"[..],
+        b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    ] {
+        let (target, server) = server(b"HTTP/1.1 200 OK\r\n", move |mut stream| async move {
+            while stream.write_all(header).await.is_ok() {}
+        })
+        .await;
+        assert_eq!(ok(target, PATIENCE).await.unwrap_err(), wanted);
+        server.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_endless_row_of_interim_answers_ends() {
+    let (target, server) = server(b"", |mut stream| async move {
+        while stream
+            .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+            .await
+            .is_ok()
+        {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    let reason = ok(target, Duration::from_millis(400)).await.unwrap_err();
+    assert!(
+        reason.starts_with("timed out after 400 ms while reading the head"),
+        "{reason}"
+    );
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn garbage_is_shown() {
+    assert_eq!(
+        fails(b"\x15\x03\x01\x00\x02\x02F").await,
+        r#"not HTTP: invalid HTTP version parsed; the answer begins with "\x15\x03\x01\x00\x02\x02F""#
+    );
+    assert_eq!(
+        fails(b"HTTP/1.1 2xx OK\r\n\r\n").await,
+        r#"not HTTP: invalid HTTP status-code parsed; the answer begins with "HTTP/1.1 2xx OK\r\n\r\n""#
+    );
+    assert_eq!(
+        fails(b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n").await,
+        r#"not HTTP: invalid HTTP header parsed; the answer begins with "HTTP/1.1 200 OK\r\nno colon here\r\n\r\n""#
+    );
+    let flood = fails(&[b'z'; 10_000]).await;
+    assert!(
+        flood.starts_with("not HTTP: ") && flood.ends_with(&format!("\"{}\"", "z".repeat(40))),
+        "{flood}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_not_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        drop(stream.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n").await);
+        hold(stream).await;
+    });
+    let reason = ok(target, PATIENCE).await.unwrap_err();
+    assert!(reason.starts_with("not HTTP: "), "{reason}");
+    assert!(
+        reason.ends_with(r#"; the answer begins with "SSH-2.0-OpenSSH_9.2p1\r\n""#),
+        "{reason}"
+    );
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_reset_is_named() {
+    let (target, _) = server(b"", |stream| async move {
+        stream.set_zero_linger().unwrap();
+        drop(stream);
+    })
+    .await;
+    assert_eq!(ok(target, PATIENCE).await.unwrap_err(), "connection reset");
+}
+
+#[tokio::test]
+async fn checks_leave_no_socket_behind() {
+    let mut ports = Vec::new();
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
+        b"HTTP/1.1 503 Busy\r\n\r\n",
+        b"garbage!",
+    ] {
+        let (target, server) = server(answer, hang_up).await;
+        drop(ok(target, PATIENCE).await);
+        server.await.unwrap();
+        ports.push(target.port());
+    }
+    // The connection is read to its end by a task of its own; until then the socket is in another state.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = sockets_of(&ports);
+        if left.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "left: {left:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Both ends of connections to these ports, in whatever state, as /proc/net/tcp shows them.
+fn sockets_of(ports: &[u16]) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let is_one = |line: &&str| {
+        let mut addresses = line.split_whitespace().skip(1).take(2);
+        let hex = |port: &u16| format!(":{port:04X}");
+        addresses.any(|address| ports.iter().any(|port| address.ends_with(&hex(port))))
+    };
+    table.lines().filter(is_one).map(str::to_owned).collect()
+}

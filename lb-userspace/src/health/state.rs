@@ -1,0 +1,162 @@
+//! Rise and fall: consecutive results become up and down. Pure: `now` is a parameter.
+
+use std::time::{Duration, SystemTime};
+
+use super::CheckResult;
+use crate::status::ChecksReport;
+
+/// Whether a backend of a pool is up, and how far it is from the other state.
+///
+/// `rise` consecutive passes bring it up, `fall` consecutive failures take it down; a result of the other kind starts
+/// the count again. While nothing is known the first result decides alone, so that a fresh start neither sends clients
+/// to a dead server for `fall` checks nor keeps a healthy one waiting for `rise`.
+#[derive(Clone, Debug)]
+pub struct State {
+    up: Option<bool>,
+    rise: u32,
+    fall: u32,
+    /// Consecutive results that speak against `up`.
+    against: u32,
+    /// Some result of this agent's own agreed with `up`; until then the reason is where it was taken from.
+    confirmed: bool,
+    since: SystemTime,
+    reason: String,
+}
+
+/// A change of state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The new state.
+    pub up: bool,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl State {
+    /// A backend with no results yet.
+    ///
+    /// `initial` is what the maps in force say where they were adopted (`Some(true)`: in rotation), and `None` where
+    /// nothing is known. `rise` and `fall` of 0 count as 1.
+    #[must_use]
+    pub fn new(initial: Option<bool>, rise: u32, fall: u32, now: SystemTime) -> Self {
+        let reason = match initial {
+            Some(true) => "was up when the agent started",
+            Some(false) => "was down when the agent started",
+            None => "no check has finished yet",
+        };
+        Self {
+            up: initial,
+            rise: rise.max(1),
+            fall: fall.max(1),
+            against: 0,
+            confirmed: false,
+            since: now,
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// Takes one result in; says what changed, if anything did.
+    pub fn observe(&mut self, outcome: &Result<(), String>, now: SystemTime) -> Option<Transition> {
+        let passed = outcome.is_ok();
+        let needed = match self.up {
+            None => 1,
+            Some(up) if up == passed => {
+                self.against = 0;
+                if !self.confirmed {
+                    self.confirmed = true;
+                    self.reason = reason(outcome, 1);
+                }
+                return None;
+            }
+            Some(true) => self.fall,
+            Some(false) => self.rise,
+        };
+        self.against = self.against.saturating_add(1);
+        if self.against < needed {
+            return None;
+        }
+        self.reason = reason(outcome, self.against);
+        self.confirmed = true;
+        self.up = Some(passed);
+        self.against = 0;
+        self.since = now;
+        Some(Transition {
+            up: passed,
+            reason: self.reason.clone(),
+        })
+    }
+
+    /// Changes the thresholds, as a reload may; state and count stay.
+    pub fn set_thresholds(&mut self, rise: u32, fall: u32) {
+        self.rise = rise.max(1);
+        self.fall = fall.max(1);
+    }
+
+    /// `None` while no check has finished and nothing was adopted.
+    #[must_use]
+    pub fn is_up(&self) -> Option<bool> {
+        self.up
+    }
+
+    /// When the state began.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Why it is in that state, in words.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// What so many consecutive results say, the last being `outcome`.
+fn reason(outcome: &Result<(), String>, count: u32) -> String {
+    match (outcome, count) {
+        (Ok(()), 1) => "check passed".to_owned(),
+        (Ok(()), count) => format!("{count} checks passed"),
+        (Err(reason), 1) => reason.clone(),
+        (Err(reason), count) => format!("{reason} ({count} checks failed)"),
+    }
+}
+
+/// Counts of results, for the report.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    passed: u64,
+    failed: u64,
+    last: String,
+    last_duration: Duration,
+}
+
+impl Tally {
+    /// Counts one result.
+    pub fn record(&mut self, result: &CheckResult) {
+        match &result.outcome {
+            Ok(()) => {
+                self.passed += 1;
+                "passed".clone_into(&mut self.last);
+            }
+            Err(reason) => {
+                self.failed += 1;
+                self.last.clone_from(reason);
+            }
+        }
+        self.last_duration = result.duration;
+    }
+
+    /// As the status report holds it.
+    #[must_use]
+    pub fn report(&self) -> ChecksReport {
+        ChecksReport {
+            passed: self.passed,
+            failed: self.failed,
+            last: self.last.clone(),
+            last_duration_seconds: self.last_duration.as_secs_f64(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Rows of results, and what comes of them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn outcome(passed: bool) -> Result<(), String> {
+    if passed {
+        Ok(())
+    } else {
+        Err("connection refused".into())
+    }
+}
+
+/// Feeds results, `+` for a pass and `-` for a failure; gives `U` and `D` where the state changed and `.` where not.
+fn trace(initial: Option<bool>, rise: u32, fall: u32, results: &str) -> String {
+    let mut state = State::new(initial, rise, fall, NOW);
+    let step = |result| match state.observe(&outcome(result == '+'), NOW) {
+        None => '.',
+        Some(Transition { up: true, .. }) => 'U',
+        Some(Transition { up: false, .. }) => 'D',
+    };
+    results.chars().map(step).collect()
+}
+
+#[test]
+fn the_first_result_decides_where_nothing_is_known() {
+    assert_eq!(trace(None, 3, 3, "+"), "U");
+    assert_eq!(trace(None, 3, 3, "-"), "D");
+    assert_eq!(trace(None, 2, 3, "-++"), "D.U");
+}
+
+#[test]
+fn what_was_adopted_holds_until_enough_results_speak_against_it() {
+    assert_eq!(trace(Some(true), 2, 3, "---"), "..D");
+    assert_eq!(trace(Some(true), 2, 3, "+--+---"), "......D");
+    assert_eq!(trace(Some(false), 2, 3, "-+-++"), "....U");
+}
+
+#[test]
+fn only_consecutive_results_count() {
+    assert_eq!(trace(Some(true), 2, 3, "--+--+--+---"), "...........D");
+    assert_eq!(trace(Some(false), 2, 3, "+-+-+-++"), ".......U");
+    assert_eq!(trace(Some(true), 1, 1, "-+-+"), "DUDU");
+}
+
+#[test]
+fn a_transition_says_why_and_since_when() {
+    let mut state = State::new(Some(true), 2, 2, NOW);
+    assert_eq!(
+        (state.is_up(), state.reason(), state.since()),
+        (Some(true), "was up when the agent started", NOW)
+    );
+    let later = NOW + Duration::from_secs(5);
+    assert_eq!(state.observe(&outcome(false), NOW), None);
+    let transition = state.observe(&outcome(false), later).unwrap();
+    assert_eq!(
+        transition,
+        Transition {
+            up: false,
+            reason: "connection refused (2 checks failed)".into()
+        }
+    );
+    assert_eq!(
+        (state.reason(), state.since()),
+        (transition.reason.as_str(), later)
+    );
+    state.observe(&outcome(true), later);
+    assert_eq!(
+        state.observe(&outcome(true), later).unwrap().reason,
+        "2 checks passed"
+    );
+}
+
+#[test]
+fn what_was_adopted_is_confirmed_by_the_first_result_that_agrees() {
+    let later = NOW + Duration::from_secs(5);
+    for (up, reason) in [(true, "check passed"), (false, "connection refused")] {
+        let mut state = State::new(Some(up), 2, 2, NOW);
+        state.observe(&outcome(!up), later);
+        assert!(state.reason().ends_with("when the agent started"));
+        assert_eq!(state.observe(&outcome(up), later), None);
+        assert_eq!((state.reason(), state.since()), (reason, NOW));
+    }
+}
+
+#[test]
+fn new_thresholds_keep_the_count() {
+    let mut state = State::new(Some(true), 2, 5, NOW);
+    state.observe(&outcome(false), NOW);
+    state.observe(&outcome(false), NOW);
+    state.set_thresholds(2, 3);
+    assert!(state.observe(&outcome(false), NOW).is_some());
+}
+
+#[test]
+fn a_tally_is_what_the_report_shows() {
+    let mut tally = Tally::default();
+    let mut result = CheckResult {
+        pool: "web".into(),
+        backend: "10.0.0.1:80".parse().unwrap(),
+        outcome: Ok(()),
+        duration: Duration::from_millis(2),
+    };
+    tally.record(&result);
+    result.outcome = outcome(false);
+    tally.record(&result);
+    let report = tally.report();
+    assert_eq!(
+        (report.passed, report.failed, report.last.as_str()),
+        (1, 1, "connection refused")
+    );
+    assert!((report.last_duration_seconds - 0.002).abs() < 1e-9);
+}
+
+proptest! {
+    /// Against the definition, written down plainly: the state changes where the last `n` results all speak against it.
+    #[test]
+    fn it_changes_exactly_when_the_last_results_agree(
+        initial in proptest::option::of(any::<bool>()),
+        rise in 1_u32..6,
+        fall in 1_u32..6,
+        results in proptest::collection::vec(any::<bool>(), 0..60),
+    ) {
+        let mut state = State::new(initial, rise, fall, NOW);
+        let mut up = initial;
+        let mut since_change = 0;
+        for (index, passed) in results.iter().copied().enumerate() {
+            let wanted = match up {
+                None => Some(passed),
+                Some(now) => {
+                    let needed = if now { fall } else { rise } as usize;
+                    let last = &results[since_change..=index];
+                    (last.len() >= needed && last[last.len() - needed..].iter().all(|result| *result != now)).then_some(!now)
+                }
+            };
+            let got = state.observe(&outcome(passed), NOW).map(|transition| transition.up);
+            prop_assert_eq!(got, wanted);
+            if wanted.is_some() {
+                up = wanted;
+                since_change = index + 1;
+            }
+            prop_assert_eq!(state.is_up(), up);
+        }
+    }
+}

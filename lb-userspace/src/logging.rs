@@ -1,0 +1,98 @@
+//! Where the agent's log goes and what it looks like: to the standard error, for people or as JSON.
+
+use std::{env, io, io::IsTerminal as _};
+
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line: `timestamp` (RFC 3339 in UTC with microseconds), `level`, `target`, `message`, and the
+    /// fields of the event beside them.
+    Json,
+}
+
+/// The log can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither a level nor a list of directives.
+    #[error(
+        "\"{0}\" is not a log level\n   mend: use error, warn, info, debug or trace, or directives such as \
+         info,hyper=debug"
+    )]
+    Level(String),
+    /// The process logs already.
+    #[error(transparent)]
+    Taken(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sends events at or above `level` to the standard error. `level` may be a list of directives, as
+/// [`EnvFilter`] takes them.
+///
+/// # Errors
+/// See [`Error`].
+pub fn start(format: Format, level: &str) -> Result<(), Error> {
+    let filter =
+        EnvFilter::try_new(directives(level)).map_err(|_| Error::Level(level.to_owned()))?;
+    let lines = fmt::layer().with_writer(io::stderr);
+    let layer = match format {
+        Format::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .boxed(),
+        Format::Human => {
+            let lines = lines
+                .with_target(false)
+                .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none());
+            // The journal has times of its own.
+            if env::var_os("JOURNAL_STREAM").is_some() {
+                lines.without_time().boxed()
+            } else {
+                lines.boxed()
+            }
+        }
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(layer)
+        .try_init()?;
+    Ok(())
+}
+
+/// A plain level is meant for the agent and its program (whose log has the target `lb`); libraries say only what is
+/// wrong.
+fn directives(level: &str) -> String {
+    match level {
+        "off" | "error" => level.to_owned(),
+        "warn" | "info" | "debug" | "trace" => format!("warn,lb={level}"),
+        other => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_that_of_the_agent_and_not_of_its_libraries() {
+        assert_eq!(directives("debug"), "warn,lb=debug");
+        assert_eq!(directives("error"), "error");
+        assert_eq!(directives("info,hyper=debug"), "info,hyper=debug");
+    }
+
+    #[test]
+    fn what_is_no_level_is_named_with_the_mend() {
+        let error = start(Format::Human, "loud=very").unwrap_err().to_string();
+        assert!(
+            error.starts_with("\"loud=very\" is not a log level\n   mend: use error, warn"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,248 @@
+//! The page as Prometheus would read it, and as `promtool` judges it.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use http_body_util::BodyExt as _;
+use tokio::{net::TcpStream, sync::mpsc};
+
+use super::*;
+use crate::{
+    core::{Handle, message::Message},
+    health,
+};
+
+fn sample() -> StatusReport {
+    serde_json::from_str(include_str!("../../examples/status.json")).unwrap()
+}
+
+fn exposition() -> String {
+    let metrics = Metrics::new().unwrap();
+    health::Metrics::register(metrics.registry()).unwrap();
+    metrics.reloaded(
+        true,
+        SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_500),
+    );
+    metrics.reloaded(false, SystemTime::now());
+    metrics.exposition(&sample()).unwrap()
+}
+
+#[test]
+fn a_report_becomes_series() {
+    let text = exposition();
+    let lines = [
+        r#"lb_backend_active_flows{address="10.0.0.11:80",backend="web1",service="www"} 1200"#,
+        r#"lb_backend_bytes_total{address="10.0.0.11:80",backend="web1",direction="forward"} 487654321"#,
+        r#"lb_backend_in_rotation{address="10.0.0.12:80",backend="web2",service="www"} 0"#,
+        r#"lb_backend_next_hop_resolved{address="10.0.0.13:80",backend="10.0.0.13:80"} 0"#,
+        r#"lb_backend_new_flows_total{address="10.0.0.12:80",backend="web2"} 228394"#,
+        r#"lb_backend_packets_total{address="10.0.0.12:80",backend="web2",direction="reverse"} 12000000"#,
+        r#"lb_backend_up{address="10.0.0.11:80",backend="web1",pool="web"} 1"#,
+        r#"lb_backend_up{address="10.0.0.12:80",backend="web2",pool="web"} 0"#,
+        r#"lb_backend_up{address="10.0.0.14:80",backend="10.0.0.14:80",pool="web"} 0"#,
+        r#"lb_backend_up{address="10.0.0.21:53",backend="ns",pool="dns"} 1"#,
+        r#"lb_backend_weight{address="10.0.0.13:80",backend="10.0.0.13:80",pool="web"} 0"#,
+        r#"lb_build_info{lb_instance="lb",version="0.1.0"} 1"#,
+        "lb_config_last_reload_success_timestamp_seconds 1.5",
+        "lb_config_last_reload_successful 0",
+        r#"lb_drops_total{reason="no_neighbour"} 10"#,
+        r#"lb_drops_total{reason="table_full"} 0"#,
+        "lb_flow_table_capacity 262144",
+        "lb_flow_table_entries 2480",
+        r#"lb_interface_attached{interface="eth0",mode="native"} 1"#,
+        r#"lb_interface_attached{interface="eth1",mode="detached"} 0"#,
+        "lb_map_changes_total 212",
+        r#"lb_packets_total{verdict="drop"} 12"#,
+        r#"lb_packets_total{verdict="redirect"} 35802467"#,
+        r#"lb_program_info{id="123",log="off",tag="3b185187f1855c4c"} 1"#,
+        "lb_program_loaded_timestamp_seconds 1772358415.3",
+        "lb_program_verified_instructions 23456",
+        "lb_ready 1",
+        "lb_reconcile_failures_total 0",
+        "lb_reconciles_total 8123",
+        r#"lb_service_active_flows{service="www"} 1234"#,
+        r#"lb_service_backends_in_rotation{service="www"} 1"#,
+        r#"lb_service_bytes_total{direction="reverse",service="www"} 12345678901"#,
+        r#"lb_service_new_flows_total{service="www"} 456789"#,
+        r#"lb_service_packets_total{direction="forward",service="192.0.2.11:53"} 100"#,
+    ];
+    for line in lines {
+        assert!(
+            text.lines().any(|found| found == line),
+            "no {line} in:\n{text}"
+        );
+    }
+    assert!(text.contains("\nprocess_start_time_seconds "), "{text}");
+    let info = r#"lb_service_info{address="192.0.2.10:80",mode="nat",pool="web",protocol="tcp",scheduler="round-robin",service="www"} 1"#;
+    assert!(text.contains(info), "{text}");
+}
+
+#[test]
+fn a_backend_of_two_services_counts_once() {
+    let text = exposition();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("lb_backend_packets_total{address=\"10.0.0.21:53\""))
+        .collect();
+    let forward =
+        r#"lb_backend_packets_total{address="10.0.0.21:53",backend="ns",direction="forward"} 1099"#;
+    let reverse =
+        r#"lb_backend_packets_total{address="10.0.0.21:53",backend="ns",direction="reverse"} 1098"#;
+    assert_eq!(lines, [forward, reverse]);
+}
+
+#[test]
+fn an_empty_report_is_a_page_too() {
+    let text = Metrics::new()
+        .unwrap()
+        .exposition(&StatusReport::default())
+        .unwrap();
+    assert!(text.contains("lb_ready 0\n"), "{text}");
+}
+
+#[test]
+fn promtool_finds_nothing() {
+    let started = Command::new("promtool")
+        .args(["check", "metrics", "--extended"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match started {
+        Ok(child) => child,
+        Err(error) => {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "promtool can't be run: {error}"
+            );
+            eprintln!(
+                "skipped: promtool can't be run: {error}; it comes with Debian's package prometheus"
+            );
+            return;
+        }
+    };
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(exposition().as_bytes())
+        .unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+}
+
+/// A core that knows one report; `None`: one that has stopped.
+fn core(report: Option<StatusReport>) -> Handle {
+    let (sender, mut messages) = mpsc::channel(8);
+    if let Some(report) = report {
+        tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                match message {
+                    Message::Status { reply } => drop(reply.send(report.clone())),
+                    Message::Ping { reply } => drop(reply.send(())),
+                    _ => {}
+                }
+            }
+        });
+    }
+    Handle(sender)
+}
+
+async fn page(core: Handle, path: &str) -> (StatusCode, String) {
+    let listener = TcpStream::connect(serve(core).await).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(listener))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(path)
+        .header("host", "lb")
+        .body(Body::empty())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let status = answer.status();
+    (
+        status,
+        String::from_utf8(
+            answer
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+                .to_vec(),
+        )
+        .unwrap(),
+    )
+}
+
+async fn serve(core: Handle) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = listener::router(Metrics::new().unwrap(), core);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+#[tokio::test]
+async fn pages_say_how_the_agent_is() {
+    let mut report = sample();
+    let (status, text) = page(core(Some(report.clone())), "/metrics").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(text.contains("lb_ready 1\n"));
+    assert_eq!(
+        page(core(Some(report.clone())), "/healthz").await,
+        (StatusCode::OK, "ok\n".into())
+    );
+    assert_eq!(
+        page(core(Some(report.clone())), "/readyz").await,
+        (StatusCode::OK, "ready\n".into())
+    );
+    report.agent.ready = false;
+    assert_eq!(
+        page(core(Some(report)), "/readyz").await,
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready\neth1: there is no interface eth1\n".into()
+        )
+    );
+    let mute = (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the agent's core does not answer\n".to_owned(),
+    );
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(page(core(None), path).await, mute);
+    }
+    assert_eq!(page(core(None), "/").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = bind(address).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "the metrics can't listen on {address}: Address already in use (os error 98)\n   \
+             mend: stop the program that has the port (`ss -ltnp` shows it), or change `listen` in [metrics]"
+        )
+    );
+    let elsewhere = bind("192.0.2.1:9850".parse().unwrap())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        elsewhere.contains("to an address of this host"),
+        "{elsewhere}"
+    );
+}

@@ -1,0 +1,153 @@
+//! The program `replay` of the harness' object and the programs that it runs: a plan in, nanoseconds and verdicts out.
+
+use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
+use aya::Pod;
+use aya::maps::{Array, HashMap, Map, PerCpuArray, ProgramArray};
+use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
+
+use super::plan::{FRAME, PACKETS, Plan, Tally};
+use crate::pass;
+
+/// The harness' object, loaded.
+pub(super) struct Replay {
+    object: Ebpf,
+    /// Does nothing: under [`Replay::run`] it gives what everything but the program under test costs.
+    pub(super) floor: ProgramFd,
+    /// Looks a packet up in a hash table.
+    pub(super) lookup: ProgramFd,
+}
+
+/// What a run gave.
+pub(super) struct Run {
+    /// Nanoseconds a packet.
+    pub(super) ns: f64,
+    /// What the program said.
+    pub(super) tally: Tally,
+}
+
+/// A row of a map, in a type of this crate's own.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Row<T>(T);
+
+// SAFETY: `Plan` and `Tally` are `repr(C)`, of integers, without padding.
+unsafe impl Pod for Row<Plan> {}
+// SAFETY: as above.
+unsafe impl Pod for Row<Tally> {}
+
+const _: () = assert!(size_of::<Plan>() == 2 * 112 + 16);
+
+impl Replay {
+    /// Loads the programs.
+    ///
+    /// # Errors
+    /// What the kernel says of them.
+    pub(super) fn load() -> Result<Self> {
+        let mut object = Ebpf::load(pass::OBJECT).context("loading the harness' object")?;
+        let mut load = |name: &str| -> Result<ProgramFd> {
+            let program = xdp(&mut object, name)?;
+            program
+                .load()
+                .with_context(|| format!("verifying {name}"))?;
+            Ok(program.fd()?.try_clone()?)
+        };
+        load("replay")?;
+        let (floor, lookup) = (load("floor")?, load("lru_lookup")?);
+        Ok(Self {
+            object,
+            floor,
+            lookup,
+        })
+    }
+
+    /// Runs `program` on `packets` packets (rounded up to whole rounds) of a plan, whose position moves on.
+    ///
+    /// # Errors
+    /// Where the program was not reached, with what the kernel says.
+    pub(super) fn run(
+        &mut self,
+        program: &ProgramFd,
+        plan: &mut Plan,
+        packets: u64,
+    ) -> Result<Run> {
+        ProgramArray::try_from(self.map("UNDER_TEST")?)?.set(0, program, 0)?;
+        Array::try_from(self.map("PLAN")?)?.set(0, Row(*plan), 0)?;
+        let before = self.tally()?;
+
+        let rounds = u32::try_from(packets.div_ceil(PACKETS.into()))?;
+        let mut options = TestRunOptions::new();
+        let frame = [0; FRAME];
+        options.data_in = Some(&frame);
+        options.repeat = rounds;
+        let result = xdp(&mut self.object, "replay")?.test_run(options)?;
+        ensure!(result.return_value == 2, "`replay` gave up: {result:?}");
+
+        *plan = Array::<_, Row<Plan>>::try_from(self.map("PLAN")?)?
+            .get(&0, 0)?
+            .0;
+        let tally = since(&before, &self.tally()?);
+        let ran = u64::from(rounds) * u64::from(PACKETS);
+        let reached: u64 = tally.actions[..Tally::ROWS - 1].iter().sum();
+        ensure!(
+            reached == ran,
+            "{reached} of {ran} packets reached the program: {tally:?}"
+        );
+        // The kernel divides by the number of rounds; a wall clock around the call moves in steps of a tick.
+        let ns = nanoseconds(result.duration) / f64::from(PACKETS);
+        Ok(Run { ns, tally })
+    }
+
+    /// Puts a packet's key into the table of [`Replay::lookup`].
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub(super) fn remember(&mut self, key: [u32; 4]) -> Result<()> {
+        let mut table = HashMap::<_, [u32; 4], u64>::try_from(self.map("CALIBRATION")?)?;
+        Ok(table.insert(key, 1, 0)?)
+    }
+
+    fn tally(&mut self) -> Result<Tally> {
+        let rows = PerCpuArray::<_, Row<Tally>>::try_from(self.map("TALLY")?)?;
+        let mut sum = Tally::default();
+        for cpu in rows.get(&0, 0)?.iter() {
+            add(&mut sum.actions, &cpu.0.actions);
+            add(&mut sum.strays, &cpu.0.strays);
+        }
+        Ok(sum)
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut Map> {
+        let map = self.object.map_mut(name);
+        map.with_context(|| format!("no map {name} in the harness' object"))
+    }
+}
+
+fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program = object.program_mut(name);
+    let program = program.with_context(|| format!("no program {name} in the harness' object"))?;
+    Ok(program.try_into()?)
+}
+
+fn since(before: &Tally, after: &Tally) -> Tally {
+    let mut difference = *after;
+    subtract(&mut difference.actions, &before.actions);
+    subtract(&mut difference.strays, &before.strays);
+    difference
+}
+
+fn add<const N: usize>(sum: &mut [u64; N], more: &[u64; N]) {
+    for (sum, more) in sum.iter_mut().zip(more) {
+        *sum += more;
+    }
+}
+
+fn subtract<const N: usize>(from: &mut [u64; N], less: &[u64; N]) {
+    for (from, less) in from.iter_mut().zip(less) {
+        *from -= less;
+    }
+}
+
+fn nanoseconds(duration: std::time::Duration) -> f64 {
+    duration.as_secs_f64() * 1e9
+}

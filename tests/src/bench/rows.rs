@@ -1,0 +1,177 @@
+//! The rows of the table: what is measured, under which name, and which way its packets have to go.
+//!
+//! A mode, an address family or a scheduler adds its rows here and nowhere else.
+
+use lb_common::abi::Protocol;
+
+use super::packets::{OTHER_PORT, STRANGER, Step, VIP, arp, opening, plan, towards};
+use super::plan::Plan;
+use crate::frames::TcpFlags;
+
+/// A row.
+pub(super) struct Row {
+    /// Its name in every report.
+    pub(super) name: String,
+    /// Nanoseconds above the floor that it should not exceed on a machine whose [`CALIBRATION`] is [`REFERENCE_NS`].
+    pub(super) target_ns: Option<f64>,
+    /// What it runs on.
+    pub(super) scene: Scene,
+    /// Its packets.
+    pub(super) plan: Plan,
+    /// What has to become of them.
+    pub(super) path: Path,
+}
+
+/// What a row runs on. Rows of equal scenes share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scene {
+    /// So many flows whose both ends were heard, in a table that they fill to a quarter or a half.
+    Known(Protocol, u32),
+    /// A table that is half full in the middle of the run. New for each run.
+    HalfFull(Protocol),
+    /// A table that has been full for as long as it takes until its entries may be evicted.
+    Full(Protocol),
+    /// So many known flows, in a table that a flood then fills. New for each run.
+    Flooded(Protocol, u32),
+    /// No balancer: a hash table with the packets' keys in it.
+    Lookup,
+}
+
+/// The way of a row's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path {
+    /// Sent to the backend of their flow, which was known.
+    Forward,
+    /// Sent to the client as from the VIP.
+    Reverse,
+    /// Each sent to a backend, each a new flow.
+    New,
+    /// Passed as they came.
+    Foreign,
+    /// All sent to backends; those of known flows as far as their entries last.
+    Flood,
+    /// All found.
+    Found,
+}
+
+/// Name of the row that other machines are compared by.
+pub(super) const CALIBRATION: &str = "calibration/lru-lookup";
+/// What [`CALIBRATION`] costs on the machine that the targets are for.
+pub(super) const REFERENCE_NS: f64 = 37.0;
+
+/// Known flows: their number, its name, and the targets of uniform and of skewed packets.
+const KNOWN: [(u32, &str, Option<f64>, Option<f64>); 4] = [
+    (1, "1", Some(15.0), None),
+    (10_000, "10k", Some(25.0), None),
+    (100_000, "100k", None, None),
+    (500_000, "500k", Some(140.0), Some(55.0)),
+];
+/// Flows that clients who are not ours would have.
+const FOREIGN_FLOWS: u32 = 10_000;
+/// Keys of the calibration's table, more than the first caches hold.
+const LOOKUP_KEYS: u32 = 10_000;
+/// Flows that a flood finds.
+const FLOODED_FLOWS: u32 = 100_000;
+/// Both transports, by the names they have in a row's.
+const PROTOCOLS: [(Protocol, &str); 2] = [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")];
+
+/// All rows.
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = vec![calibration()];
+    for (protocol, transport) in PROTOCOLS {
+        for (path, step) in [
+            (Path::Forward, Step::Confirm),
+            (Path::Reverse, Step::Deliver),
+        ] {
+            let direction = if path == Path::Forward {
+                "forward"
+            } else {
+                "reverse"
+            };
+            for (flows, number, uniform, skewed) in KNOWN {
+                let packets = plan(step.kind(protocol));
+                let row = |suffix: &str, target_ns, plan| Row {
+                    name: format!("hit/nat/ipv4/{transport}/{direction}/{number}{suffix}"),
+                    target_ns,
+                    scene: Scene::Known(protocol, flows),
+                    plan,
+                    path,
+                };
+                rows.push(row("", uniform, packets.at_random(flows)));
+                if flows > 1 {
+                    rows.push(row("-skewed", skewed, packets.skewed(flows)));
+                }
+            }
+        }
+        for (scene, state, target_ns) in [
+            (Scene::HalfFull(protocol), "half", 450.0),
+            (Scene::Full(protocol), "full", 500.0),
+        ] {
+            rows.push(Row {
+                name: format!("new/nat/ipv4/{transport}/{state}"),
+                target_ns: Some(target_ns),
+                scene,
+                plan: opening(protocol),
+                path: Path::New,
+            });
+        }
+    }
+    rows.extend(foreign());
+    rows.push(flood());
+    rows
+}
+
+fn foreign() -> [Row; 3] {
+    let tcp = |address, port| towards(address, port, Protocol::Tcp, TcpFlags::ACK);
+    [
+        ("other-address", tcp(STRANGER, 80)),
+        ("other-port", tcp(VIP, OTHER_PORT)),
+        ("arp", arp()),
+    ]
+    .map(|(what, kind)| Row {
+        name: format!("foreign/ipv4/{what}"),
+        target_ns: Some(4.0),
+        scene: Scene::Known(Protocol::Tcp, FOREIGN_FLOWS),
+        plan: plan(kind).at_random(FOREIGN_FLOWS),
+        path: Path::Foreign,
+    })
+}
+
+/// Seven SYNs of flows that have not been, and one packet of a known flow.
+fn flood() -> Row {
+    let known = plan(Step::Confirm.kind(Protocol::Tcp)).at_random(FLOODED_FLOWS);
+    let mut plan = opening(Protocol::Tcp);
+    plan.next = FLOODED_FLOWS.into();
+    plan.kinds[1] = known.kinds[1];
+    Row {
+        name: "flood/syn".to_owned(),
+        target_ns: Some(280.0),
+        scene: Scene::Flooded(Protocol::Tcp, FLOODED_FLOWS),
+        plan,
+        path: Path::Flood,
+    }
+}
+
+fn calibration() -> Row {
+    Row {
+        name: CALIBRATION.to_owned(),
+        target_ns: None,
+        scene: Scene::Lookup,
+        plan: plan(Step::Confirm.kind(Protocol::Tcp)).at_random(LOOKUP_KEYS),
+        path: Path::Found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_name_of_its_own() {
+        let mut names: Vec<_> = rows().into_iter().map(|row| row.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,112 @@
+//! The report as a table for people.
+
+use super::report::{Report, Row, Unit};
+use super::rows::{CALIBRATION, REFERENCE_NS};
+use crate::screen::{Colour, Screen};
+
+/// Prints a report.
+pub fn print(screen: Screen, report: &Report) {
+    screen.heading(format_args!("{}, Linux {}", report.machine, report.kernel));
+    screen.line(format_args!("commit {}, {}", report.commit, report.date));
+    let (costs, rates): (Vec<&Row>, Vec<&Row>) = report
+        .rows
+        .iter()
+        .partition(|row| row.unit == Unit::Nanoseconds);
+    if !costs.is_empty() {
+        print_costs(screen, &costs, scale(report));
+    }
+    if !rates.is_empty() {
+        print_rates(screen, &rates);
+    }
+}
+
+/// How much slower this machine is than the one that the targets are for; 1 where that was not measured.
+#[must_use]
+pub fn scale(report: &Report) -> f64 {
+    report
+        .row(CALIBRATION)
+        .map_or(1.0, |row| row.figure() / REFERENCE_NS)
+}
+
+fn print_costs(screen: Screen, rows: &[&Row], scale: f64) {
+    let width = name_width(rows);
+    screen.heading(format_args!(
+        "{:width$} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "ns a packet", "raw min", "median", "floor", "net min", "net", "+-", "target"
+    ));
+    for row in rows {
+        let target = row.target.map(|target| target * scale);
+        let line = format!(
+            "{:width$} {:9.1} {:9.1} {:>9} {:>9} {:9.1} {:9.1} {:>9}{}",
+            row.name,
+            row.min,
+            row.median,
+            optional(row.floor),
+            optional(row.net_min()),
+            row.figure(),
+            row.error(),
+            optional(target),
+            astray(row),
+        );
+        screen.line(match target {
+            Some(target) if row.figure() <= target => screen.paint(Colour::Green, line),
+            Some(_) => screen.paint(Colour::Yellow, line),
+            None => line,
+        });
+    }
+    if (scale - 1.0).abs() > f64::EPSILON {
+        screen.line(format_args!(
+            "targets are for a machine whose {CALIBRATION} costs {REFERENCE_NS} ns, times {scale:.2} here"
+        ));
+    }
+}
+
+fn print_rates(screen: Screen, rows: &[&Row]) {
+    let width = name_width(rows);
+    screen.heading(format_args!(
+        "{:width$} {:>12} {:>12} {:>12} {:>8} {:>7} {:>7}",
+        "", "min", "median", "peer", "ratio", "+-", "target"
+    ));
+    for row in rows {
+        let line = format!(
+            "{:width$} {:12.0} {:12.0} {:>12} {:>8} {:7.3} {:>7}  {}",
+            row.name,
+            row.min,
+            row.median,
+            row.peer
+                .map_or_else(String::new, |peer| format!("{peer:.0}")),
+            row.ratio
+                .map_or_else(String::new, |ratio| format!("{ratio:.3}")),
+            row.error(),
+            row.target
+                .map_or_else(String::new, |target| format!("{target:.2}")),
+            row.unit.name(),
+        );
+        screen.line(match row.target {
+            Some(target) if row.figure() >= target => screen.paint(Colour::Green, line),
+            Some(_) => screen.paint(Colour::Yellow, line),
+            None => line,
+        });
+    }
+}
+
+/// What a flood did to the flows that it found.
+fn astray(row: &Row) -> String {
+    match (row.verdicts.get("known"), row.verdicts.get("known_astray")) {
+        (Some(&known), Some(&astray)) if known > 0 => {
+            format!("  {astray} of {known} packets of known flows lost their entry")
+        }
+        _ => String::new(),
+    }
+}
+
+fn name_width(rows: &[&Row]) -> usize {
+    rows.iter()
+        .map(|row| row.name.len())
+        .max()
+        .unwrap_or_default()
+}
+
+fn optional(figure: Option<f64>) -> String {
+    figure.map_or_else(String::new, |figure| format!("{figure:.1}"))
+}

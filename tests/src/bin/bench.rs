@@ -1,0 +1,123 @@
+//! Measures the balancer: `cargo xtask bench`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, ValueEnum};
+use lb_tests::bench::micro::{self, Effort};
+use lb_tests::bench::report::{Report, Row};
+use lb_tests::bench::{compare, plot, table};
+use lb_tests::screen::{Colour, Screen};
+
+/// Measures what a packet costs, and says which way that has moved
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Cli {
+    /// What to measure; everything where nothing is named
+    parts: Vec<Part>,
+    /// Fewer and shorter runs: to see whether something has moved, not to be quoted
+    #[arg(long)]
+    quick: bool,
+    /// Write the figures to this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Compare with the figures of an earlier run; fails where one is 1.25 times worse, three times in a row
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Only rows whose names contain this; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+}
+
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Nanoseconds of a packet in the kernel program
+    Micro,
+}
+
+/// How often a row has to be too slow before that is believed.
+const REPEATS: usize = 3;
+
+fn main() -> ExitCode {
+    let screen = Screen::new();
+    screen.finish(bench(screen, &Cli::parse()))
+}
+
+fn bench(screen: Screen, cli: &Cli) -> Result<()> {
+    // Before anything is measured: a name mistyped is known at once.
+    let before = cli.against.as_deref().map(Report::read).transpose()?;
+    let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"));
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+
+    let report = measure(screen, cli, &cli.only)?;
+    table::print(screen, &report);
+    for path in [Some(&directory.join("bench.json")), cli.json.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        report.write(path)?;
+    }
+    let pictures = plot::write(&report, directory)?;
+    screen.heading("written");
+    for path in pictures {
+        screen.line(path.display());
+    }
+    match before {
+        Some(before) => judge(screen, cli, &before, &report),
+        None => Ok(()),
+    }
+}
+
+fn measure(screen: Screen, cli: &Cli, only: &[String]) -> Result<Report> {
+    let effort = if cli.quick {
+        Effort::QUICK
+    } else {
+        Effort::FULL
+    };
+    let progress = |what: &str| screen.line(screen.paint(Colour::Grey, what));
+    let parts = if cli.parts.is_empty() {
+        Part::value_variants()
+    } else {
+        &cli.parts
+    };
+    let mut rows: Vec<Row> = Vec::new();
+    for part in parts {
+        rows.extend(match part {
+            Part::Micro => micro::measure(lb_userspace::OBJECT, effort, only, progress)?,
+        });
+    }
+    if rows.is_empty() {
+        bail!("no row's name contains {only:?}");
+    }
+    Report::new(rows)
+}
+
+/// Compares, and measures again what seems to be too slow.
+fn judge(screen: Screen, cli: &Cli, before: &Report, now: &Report) -> Result<()> {
+    let changes = compare::changes(before, now);
+    compare::print(screen, &changes);
+    let mut suspects = compare::names_of_too_much(&changes);
+    for repeat in 2..=REPEATS {
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        screen.heading(format_args!(
+            "{} rows again, time {repeat} of {REPEATS}",
+            suspects.len()
+        ));
+        let changes = compare::changes(before, &measure(screen, cli, &suspects)?);
+        let still = compare::names_of_too_much(&changes);
+        suspects.retain(|name| still.contains(name));
+    }
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "more than {} times worse, {REPEATS} times in a row: {}",
+        compare::LIMIT,
+        suspects.join(", ")
+    )
+}

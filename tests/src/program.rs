@@ -1,0 +1,356 @@
+//! The real object under `BPF_PROG_TEST_RUN`: tables in, a frame in; verdict, frame and counters out.
+//!
+//! Without a context the kernel runs the program as if the frame had come from the loopback device of the caller's
+//! namespace, index 1; so slot 1 of the tables is that one, and slot 2 is another interface.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    ops::AddAssign,
+};
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, Map, PerCpuArray, xdp::DevMap},
+    programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
+};
+use lb_common::{
+    abi::{
+        BackendRow, ConfigRow, FlowCounters, FlowEntry, FlowKey, InterfaceRow, LAYOUT_VERSION,
+        Mode, NextHopRow, Protocol, Scheduler, ServiceKey, ServiceRow, address_bytes, command,
+        word::{BackendState, Slot, SlotRange, Way},
+    },
+    filter,
+    verdict::Verdict,
+};
+
+use crate::frames::{Frame, Mac};
+
+/// Slot of the interface that every frame comes from.
+pub const INGRESS: u8 = 1;
+/// Slot of another interface.
+pub const OTHER: u8 = 2;
+/// Our MAC address on [`INGRESS`].
+pub const OUR_MAC: Mac = crate::frames::DEFAULT_DESTINATION;
+/// Our MAC address on [`OTHER`].
+pub const OTHER_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x22]);
+/// Our address on [`INGRESS`].
+pub const OUR_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+/// Ticks a second that the tables state.
+pub const TICKS_PER_SECOND: u32 = 250;
+
+/// The program, loaded, with its maps.
+pub struct Program {
+    object: Ebpf,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The XDP action.
+    pub action: u32,
+    /// The frame as the program left it.
+    pub bytes: Vec<u8>,
+    /// Verdicts that were counted during the run, by their names.
+    pub counted: Vec<&'static str>,
+}
+
+impl Outcome {
+    /// The frame as the program left it, read back.
+    ///
+    /// # Panics
+    /// If it is not a frame.
+    #[must_use]
+    pub fn frame(&self) -> Frame {
+        Frame::parse(&self.bytes).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A row of one of the crate's own maps; the orphan rule asks for a type of ours.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Row<T>(T);
+
+// SAFETY: every structure of `lb_common::abi` is `repr(C)` without padding bytes the compiler may leave unset.
+unsafe impl<T: Copy + 'static> Pod for Row<T> {}
+
+impl Program {
+    /// Loads `object` with tables that hold two interfaces and nothing else.
+    ///
+    /// # Errors
+    /// What the kernel says of the program.
+    pub fn load(object: &[u8]) -> Result<Self> {
+        Self::load_with_flow_entries(object, 4_096)
+    }
+
+    /// [`Program::load`] with a flow table of another size.
+    ///
+    /// # Errors
+    /// What the kernel says of the program.
+    pub fn load_with_flow_entries(object: &[u8], entries: u32) -> Result<Self> {
+        let object = EbpfLoader::new()
+            .override_global("AYA_LOG_LEVEL", &0u8, true)
+            .map_max_entries("FLOWS", entries)
+            .load(object)
+            .context("loading the object")?;
+        let mut program = Self { object };
+        for name in ["lb", "maintenance"] {
+            program.xdp(name)?.load().with_context(|| format!("verifying {name}"))?;
+        }
+        program.set_config(0)?;
+        program.set_interface(INGRESS, 1, OUR_MAC, OUR_ADDRESS)?;
+        program.set_interface(OTHER, 2, OTHER_MAC, Ipv4Addr::UNSPECIFIED)?;
+        program.set_device(OTHER)?;
+        Ok(program)
+    }
+
+    /// Runs the data plane on a frame once.
+    ///
+    /// # Errors
+    /// Those of the kernel's test run.
+    pub fn run(&mut self, frame: &Frame) -> Result<Outcome> {
+        self.run_bytes(&frame.bytes())
+    }
+
+    /// [`Program::run`] on any bytes, at least 14.
+    ///
+    /// # Errors
+    /// Those of the kernel's test run.
+    pub fn run_bytes(&mut self, frame: &[u8]) -> Result<Outcome> {
+        let before = self.verdicts()?;
+        let mut out = vec![0; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = self.xdp("lb")?.test_run(options).context("test run")?;
+        out.truncate(result.data_size_out as usize);
+        let after = self.verdicts()?;
+        let counted = before
+            .into_iter()
+            .zip(after)
+            .filter(|((_, before), (_, after))| after > before)
+            .map(|((name, _), _)| name)
+            .collect();
+        Ok(Outcome { action: result.return_value, bytes: out, counted })
+    }
+
+    /// `jiffies64`, by the maintenance program.
+    ///
+    /// # Errors
+    /// Those of the kernel's test run, or a refusal of the program.
+    pub fn jiffies(&mut self) -> Result<u64> {
+        let mut frame = [0; command::LENGTH];
+        frame[command::CODE] = command::CLOCK;
+        let mut out = [0; command::LENGTH];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&frame);
+        options.data_out = Some(&mut out);
+        let result = self.xdp("maintenance")?.test_run(options)?;
+        ensure!(result.return_value == 2, "the maintenance program refused: {result:?}");
+        Ok(u64::from_ne_bytes(out[command::ANSWER..][..8].try_into()?))
+    }
+
+    /// Writes `CONFIG`.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_config(&mut self, flags: u32) -> Result<()> {
+        let row = ConfigRow {
+            layout_version: LAYOUT_VERSION,
+            ticks_per_second: TICKS_PER_SECOND,
+            flags,
+            interfaces: 2,
+            ..ConfigRow::default()
+        };
+        self.set("CONFIG", 0, row)
+    }
+
+    /// Writes a row of `INTERFACES`.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_interface(&mut self, slot: u8, ifindex: u32, mac: Mac, ipv4: Ipv4Addr) -> Result<()> {
+        let mac = Way { mac: mac.0, ..Way::default() }.pack();
+        let row = InterfaceRow { mac, ifindex, ipv4: ipv4.octets(), ..InterfaceRow::default() };
+        self.set("INTERFACES", slot.into(), row)
+    }
+
+    /// Makes a backend of row `id`, generation 1, with a next hop of the same row.
+    ///
+    /// # Errors
+    /// Those of the maps.
+    pub fn set_backend(&mut self, id: u16, address: SocketAddrV4, hop: Option<(Mac, u8)>) -> Result<()> {
+        let way = hop.map_or(Way::default(), |(mac, interface)| Way {
+            mac: mac.0,
+            interface,
+            flags: Way::RESOLVED,
+        });
+        self.set("NEXT_HOPS", id.into(), NextHopRow { way: way.pack(), reserved: 0 })?;
+        self.set_backend_state(id, address, BackendState::IN_USE | BackendState::ACCEPTS, 1)?;
+        self.admit(*address.ip())
+    }
+
+    /// Rewrites the state of a backend.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_backend_state(
+        &mut self,
+        id: u16,
+        address: SocketAddrV4,
+        flags: u16,
+        generation: u16,
+    ) -> Result<()> {
+        let state = BackendState { next_hop: id.into(), flags, generation };
+        let row = BackendRow {
+            state: state.pack(),
+            address: address_bytes((*address.ip()).into()),
+            port_be: address.port().to_be_bytes(),
+            padding: [0; 6],
+        };
+        self.set("BACKENDS", id.into(), row)
+    }
+
+    /// Makes a service of row `id` whose slots are these backends of generation 1.
+    ///
+    /// # Errors
+    /// Those of the maps.
+    pub fn set_service(
+        &mut self,
+        id: u32,
+        address: SocketAddrV4,
+        protocol: Protocol,
+        backends: &[u16],
+    ) -> Result<()> {
+        let offset = id * 64;
+        for (position, backend) in backends.iter().enumerate() {
+            let slot = Slot { backend: *backend, generation: 1 };
+            self.set("SLOTS", offset + u32::try_from(position)?, slot.pack())?;
+        }
+        let vip = address_bytes((*address.ip()).into());
+        let range = SlotRange { offset, length: u32::try_from(backends.len())? };
+        let row = ServiceRow {
+            slots: range.pack(),
+            vip,
+            port_be: address.port().to_be_bytes(),
+            protocol: protocol as u8,
+            mode: Mode::Nat as u8,
+            scheduler: Scheduler::RoundRobin as u8,
+            in_use: 1,
+            generation: 1,
+            reserved: [0; 4],
+        };
+        self.set("SERVICES", id, row)?;
+        self.admit(*address.ip())?;
+        let mut keys = HashMap::<_, Row<ServiceKey>, u32>::try_from(self.map("SERVICE_KEYS")?)?;
+        for (port, protocol, value) in [
+            (address.port(), protocol as u8, id),
+            (0, protocol as u8, ServiceKey::VIP_MARKER),
+            (0, 1, ServiceKey::VIP_MARKER),
+        ] {
+            keys.insert(Row(ServiceKey::new(vip, port.to_be_bytes(), protocol)), value, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Adds an address to the filter.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn admit(&mut self, address: Ipv4Addr) -> Result<()> {
+        let (word, bit) = filter::place(u32::from_ne_bytes(address.octets()));
+        let mut words = Array::<_, u64>::try_from(self.map("ADDRESS_FILTER")?)?;
+        let old = words.get(&word, 0)?;
+        Ok(words.set(word, old | bit, 0)?)
+    }
+
+    /// The flow table.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn flows(&mut self) -> Result<Vec<(FlowKey, FlowEntry)>> {
+        let flows = HashMap::<_, Row<FlowKey>, Row<FlowEntry>>::try_from(self.map("FLOWS")?)?;
+        flows.iter().map(|entry| entry.map(|(key, value)| (key.0, value.0)).map_err(Into::into)).collect()
+    }
+
+    /// Overwrites an entry of the flow table.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_flow(&mut self, key: FlowKey, entry: FlowEntry) -> Result<()> {
+        let mut flows = HashMap::<_, Row<FlowKey>, Row<FlowEntry>>::try_from(self.map("FLOWS")?)?;
+        Ok(flows.insert(Row(key), Row(entry), 0)?)
+    }
+
+    /// Counters of a service over all CPUs.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn service_counters(&mut self, id: u32) -> Result<FlowCounters> {
+        self.counters("COUNTERS_SERVICES", id)
+    }
+
+    /// Counters of a backend over all CPUs.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn backend_counters(&mut self, id: u16) -> Result<FlowCounters> {
+        self.counters("COUNTERS_BACKENDS", id.into())
+    }
+
+    fn counters(&mut self, map: &str, row: u32) -> Result<FlowCounters> {
+        let rows = PerCpuArray::<_, Row<FlowCounters>>::try_from(self.map(map)?)?;
+        let mut sum = FlowCounters::default();
+        for cpu in rows.get(&row, 0)?.iter() {
+            sum.forward_packets.add_assign(cpu.0.forward_packets);
+            sum.forward_bytes.add_assign(cpu.0.forward_bytes);
+            sum.reverse_packets.add_assign(cpu.0.reverse_packets);
+            sum.reverse_bytes.add_assign(cpu.0.reverse_bytes);
+            sum.new_flows.add_assign(cpu.0.new_flows);
+        }
+        Ok(sum)
+    }
+
+    /// The data plane, for a program that calls it.
+    ///
+    /// # Errors
+    /// Where no more file can be opened.
+    pub fn entry(&mut self) -> Result<ProgramFd> {
+        Ok(self.xdp("lb")?.fd()?.try_clone()?)
+    }
+
+    /// Packets counted so far by the name of their verdict, over all CPUs.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn verdicts(&mut self) -> Result<Vec<(&'static str, u64)>> {
+        let rows = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_VERDICTS")?)?;
+        Verdict::all()
+            .map(|verdict| {
+                let total = rows.get(&verdict.index(), 0)?.iter().sum();
+                Ok((verdict.name(), total))
+            })
+            .collect()
+    }
+
+    fn set_device(&mut self, slot: u8) -> Result<()> {
+        let mut devices = DevMap::try_from(self.map("DEVICES")?)?;
+        // The redirect is never carried out; any device that exists will do.
+        Ok(devices.set(slot.into(), 1, None, 0)?)
+    }
+
+    fn set<T: Copy + 'static>(&mut self, map: &str, row: u32, value: T) -> Result<()> {
+        let mut rows = Array::<_, Row<T>>::try_from(self.map(map)?)?;
+        rows.set(row, Row(value), 0).with_context(|| format!("row {row} of {map}"))
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut Map> {
+        self.object.map_mut(name).with_context(|| format!("no map {name} in the object"))
+    }
+
+    fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program = self.object.program_mut(name);
+        Ok(program.with_context(|| format!("no program {name} in the object"))?.try_into()?)
+    }
+}
+

@@ -1,0 +1,102 @@
+//! The command line against a running agent: what an operator types and reads.
+
+use anyhow::{Result, ensure};
+use lb_tests::agent::Config;
+use lb_tests::agent::config::{Check, Pool, Service};
+use lb_tests::command;
+use lb_tests::topology::{Arms, Topology};
+use lb_tests::web::Web;
+
+#[test]
+fn status_shows_services_backends_states_and_counts() -> Result<()> {
+    let web = Web::start(Topology::new(Arms::Two, 2)?, Some(Check::http()))?;
+    assert_eq!(web.client().sequence(10)?.len(), 10);
+    web.servers[1].kill()?;
+    web.agent.wait_for_state("www", "web1", "down")?;
+    let table = said(&web, &["status"])?;
+    for word in [
+        "www",
+        "10.1.0.100:80",
+        "round-robin",
+        "nat",
+        "web0",
+        "up",
+        "web1",
+        "down",
+        "refused",
+        "front",
+        "native",
+    ] {
+        ensure!(table.contains(word), "no `{word}` in\n{table}");
+    }
+    ensure!(
+        !table.contains('\u{1b}'),
+        "colours where nobody looks:\n{table:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn status_as_json_is_the_report() -> Result<()> {
+    let web = Web::start(Topology::new(Arms::One, 2)?, None)?;
+    let status = web.agent.status()?;
+    ensure!(
+        status.agent.ready && !status.agent.adopted,
+        "{:#?}",
+        status.agent
+    );
+    assert_eq!(status.services.len(), 1);
+    let names: Vec<_> = status.services[0]
+        .backends
+        .iter()
+        .map(|row| row.name.as_str())
+        .collect();
+    assert_eq!(names, ["web0", "web1"]);
+    let program = status
+        .program
+        .ok_or_else(|| anyhow::anyhow!("no program"))?;
+    ensure!(
+        program.verified_instructions > 0 && program.log == "off",
+        "{program:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn reload_prints_what_it_changed() -> Result<()> {
+    let topology = Topology::new(Arms::Two, 2)?;
+    let config = Config::web(&topology, None);
+    let web = Web::with_config(topology, &config)?;
+    let more = config
+        .pool(Pool::new("more", &web.topology.backends, 81))
+        .service(Service::tcp("shop", 81, "more"));
+    web.agent.write(&more)?;
+    let answer = said(&web, &["reload"])?;
+    ensure!(answer.contains("shop"), "{answer}");
+    ensure!(web.agent.status()?.services.len() == 2, "not in force");
+    Ok(())
+}
+
+#[test]
+fn help_names_every_command() -> Result<()> {
+    let web = Web::start(Topology::new(Arms::One, 1)?, None)?;
+    let output = web.agent.lb(&["--help"])?;
+    let help = command::said(&output);
+    for word in ["run", "check", "status", "reload", "detach"] {
+        ensure!(help.contains(word), "no `{word}` in\n{help}");
+    }
+    let wrong = web.agent.lb(&["frobnicate"])?;
+    ensure!(wrong.status.code() == Some(2), "{}", wrong.status);
+    Ok(())
+}
+
+/// What `lb` says, given the socket too.
+fn said(web: &Web, arguments: &[&str]) -> Result<String> {
+    let socket = web.agent.socket().display().to_string();
+    let output = web
+        .agent
+        .lb(&[arguments, &["--socket", &socket]].concat())?;
+    let words = command::said(&output);
+    ensure!(output.status.success(), "{}\n{words}", output.status);
+    Ok(words)
+}

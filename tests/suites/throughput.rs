@@ -1,0 +1,94 @@
+//! Bulk traffic through the VIP, both ways and both protocols, with every checksum right at both ends.
+
+use anyhow::{Context, Result};
+use lb_tests::agent::config::{Pool, Service};
+use lb_tests::agent::{Agent, Config};
+use lb_tests::capture::Capture;
+use lb_tests::iperf::{self, Received};
+use lb_tests::netns::Netns;
+use lb_tests::topology::{Arms, Topology, VIP};
+
+#[test]
+fn iperf3_runs_both_ways_one_arm() -> Result<()> {
+    both_ways(Arms::One)
+}
+
+#[test]
+fn iperf3_runs_both_ways_two_arm() -> Result<()> {
+    both_ways(Arms::Two)
+}
+
+fn both_ways(arms: Arms) -> Result<()> {
+    let topology = Topology::alone(arms, 1)?;
+    let (client, backend) = (&topology.client, &topology.backends[0]);
+    let _server = iperf::Server::start(backend)?;
+    // One backend: iperf3's control connection and its data have to meet.
+    let config = Config::new(&topology)
+        .pool(Pool::new("iperf", &topology.backends, iperf::PORT))
+        .service(Service::tcp("iperf-tcp", iperf::PORT, "iperf"))
+        .service(Service::udp("iperf-udp", iperf::PORT, "iperf"));
+    let agent = Agent::start(&topology.balancer.netns, &config)?;
+    let captures = [
+        Capture::start(client.link(), 20_000)?,
+        Capture::start(backend.link(), 20_000)?,
+    ];
+
+    let run = |options: &str| -> Result<Received> {
+        let received = iperf::run(&client.netns, VIP, options)
+            .with_context(|| format!("{arms:?} {options}"))?;
+        eprintln!(
+            "{arms:?} {options}: {:.2} Gb/s, {received:?}",
+            received.bits_per_second / 1e9
+        );
+        Ok(received)
+    };
+    for options in [
+        "--time 2",
+        "--time 2 --reverse",
+        "--time 2 --parallel 4",
+        "--time 2 --reverse --parallel 4",
+    ] {
+        let received = run(options)?;
+        assert!(received.bits_per_second > 50e6, "{options}: {received:?}");
+    }
+    for options in [
+        "--udp --bitrate 100M --time 2",
+        "--udp --bitrate 100M --time 2 --reverse",
+    ] {
+        let received = run(options)?;
+        assert!(received.datagrams > 10_000, "{options}: {received:?}");
+        let lost = received.lost * 100 / received.datagrams;
+        assert!(lost < 5, "{options}: {lost} % lost: {received:?}");
+    }
+
+    for capture in captures {
+        let seen = capture.stop()?;
+        eprintln!("{} packets looked at on {}", seen.packets, seen.place);
+        seen.check()?;
+    }
+    for host in [client, backend] {
+        no_checksum_errors(&host.netns)?;
+    }
+    let drops = agent.status()?.drops;
+    assert!(drops.values().all(|count| *count == 0), "{drops:?}");
+    Ok(())
+}
+
+/// The kernel's own counts of wrong checksums.
+fn no_checksum_errors(netns: &Netns) -> Result<()> {
+    let counts = netns.exec("nstat -a -z -s")?;
+    for count in [
+        "TcpInCsumErrors",
+        "UdpInCsumErrors",
+        "IcmpInCsumErrors",
+        "IpInHdrErrors",
+    ] {
+        let line = counts
+            .lines()
+            .find(|line| line.starts_with(count))
+            .with_context(|| counts.clone())?;
+        let value = line.split_whitespace().nth(1);
+        assert_eq!(value, Some("0"), "{} in {}", line, netns.name());
+    }
+    Ok(())
+}
