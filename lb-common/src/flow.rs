@@ -3,10 +3,12 @@
 //! The states follow what both ends have shown, so that made-up packets of one end protect nothing. Time is the low
 //! 32 bits of `jiffies64`, which wrap: ages are wrapping differences.
 
+use core::hint::black_box;
+
 use network_types::ip::IpProto;
 
 use crate::{
-    abi::{FlowEntry, FlowKey},
+    abi::{FlowKey, Recipe},
     parse::TcpFlags,
 };
 
@@ -41,18 +43,42 @@ pub enum Direction {
     Reverse,
 }
 
-/// Idle times in seconds after which a flow is over.
-mod timeout {
-    /// Waiting for the other end.
-    pub(super) const OPENING: u32 = 30;
+/// Idle times after which a flow is over: four of them in seconds, 16 bits each, and for each state which, four bits each.
+///
+/// In words and not in a `match`, which the verifier would walk for each entry of a bucket.
+mod idle {
+    use super::State;
+
+    /// To hear the other end, and for stray retransmissions after the close.
+    const SHORT: u64 = 0;
+    /// For one end to finish after the other's FIN.
+    const CLOSING: u64 = 1;
+    /// RFC 4787 REQ-5.
+    const UDP_ESTABLISHED: u64 = 2;
     /// RFC 5382 REQ-5: not below 2 hours 4 minutes.
-    pub(super) const TCP_ESTABLISHED: u32 = 7_440;
-    /// One end may go on sending after the other's FIN.
-    pub(super) const CLOSING: u32 = 120;
-    /// Stray retransmissions.
-    pub(super) const CLOSED: u32 = 10;
-    /// RFC 4787 REQ-5: 5 minutes recommended.
-    pub(super) const UDP_ESTABLISHED: u32 = 300;
+    const TCP_ESTABLISHED: u64 = 3;
+
+    pub(super) const SECONDS: u64 = 30 | 120 << 16 | 300 << 32 | 7_440 << 48;
+    pub(super) const TCP: u64 = CLOSE | of(State::Established, TCP_ESTABLISHED);
+    pub(super) const UDP: u64 = of(State::Unanswered, SHORT) | of(State::Established, UDP_ESTABLISHED);
+
+    const CLOSE: u64 = of(State::ClosingByClient, CLOSING) | of(State::ClosingByBackend, CLOSING);
+
+    const fn of(state: State, which: u64) -> u64 {
+        which << (4 * state as u8)
+    }
+}
+
+/// Seconds without a packet after which a flow in that state is over; `state` is the byte of an entry.
+#[must_use]
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "16 bits")]
+pub fn idle_timeout_seconds(state: u8, protocol: u8) -> u32 {
+    // 6 is 0b00110 and 17 is 0b10001: one bit tells TCP from UDP, without a branch.
+    let is_udp = black_box((protocol & 1) as u64);
+    let table = idle::TCP ^ (idle::TCP ^ idle::UDP) * is_udp;
+    let which = table >> (4 * (state & 15)) & 15;
+    (idle::SECONDS >> (16 * which)) as u16 as u32
 }
 
 impl State {
@@ -75,8 +101,8 @@ impl State {
     /// The state of a flow after its first packet.
     #[must_use]
     #[inline(always)]
-    pub const fn first(protocol: u32, flags: TcpFlags) -> Self {
-        if protocol == IpProto::Udp as u32 {
+    pub const fn first(protocol: u8, flags: TcpFlags) -> Self {
+        if protocol == IpProto::Udp as u8 {
             Self::Unanswered
         } else if flags.opens() {
             Self::HalfOpen
@@ -131,93 +157,84 @@ impl State {
             Self::Closed | Self::ClosingByClient | Self::ClosingByBackend
         )
     }
+}
 
-    /// Seconds without a packet after which the flow is over.
+/// A silence after which a settled flow's age is looked at; below every idle timeout at 250 ticks a second and above.
+pub const LONG_SILENCE_TICKS: u32 = 5_000;
+
+/// The time as the kernel program sees it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// Low 32 bits of `jiffies64`.
+    pub now: u32,
+    /// Ticks a second.
+    pub ticks_per_second: u32,
+}
+
+impl Clock {
+    /// Ticks since `last_seen`; 0 where another CPU has been there "later" than now.
     #[must_use]
     #[inline(always)]
-    pub const fn idle_timeout_seconds(self, protocol: u32) -> u32 {
-        match self {
-            Self::HalfOpen | Self::Answered | Self::Unconfirmed | Self::Unanswered => {
-                timeout::OPENING
-            }
-            Self::Established if protocol == IpProto::Udp as u32 => timeout::UDP_ESTABLISHED,
-            Self::Established => timeout::TCP_ESTABLISHED,
-            Self::ClosingByClient | Self::ClosingByBackend => timeout::CLOSING,
-            Self::Closed => timeout::CLOSED,
-        }
+    pub fn age(&self, last_seen: u32) -> u32 {
+        let age = self.now.wrapping_sub(last_seen);
+        // Without a branch, for the verifier's sake: all ones where the age is below zero.
+        let later = black_box(age.cast_signed() >> 31);
+        age & !later.cast_unsigned()
+    }
+
+    /// Ticks of that many seconds.
+    #[must_use]
+    #[inline(always)]
+    pub const fn seconds(&self, seconds: u32) -> u32 {
+        seconds.saturating_mul(self.ticks_per_second)
     }
 }
 
-/// Ticks since the entry was last used; 0 where another CPU used it "later" than `now`.
+/// Whether a flow of that protocol has been idle for longer than its state allows.
 #[must_use]
 #[inline(always)]
-pub const fn age_ticks(now: u32, last_seen: u32) -> u32 {
-    let age = now.wrapping_sub(last_seen);
-    if age.cast_signed() < 0 { 0 } else { age }
+pub fn is_expired(recipe: &Recipe, protocol: u8, clock: &Clock) -> bool {
+    clock.age(recipe.last_seen()) > clock.seconds(idle_timeout_seconds(recipe.state(), protocol))
 }
 
-/// Whether an entry of that protocol has been idle for longer than its state allows.
+/// Whether a flow is closed, or idle past its time; an operator calls any other active.
 #[must_use]
 #[inline(always)]
-pub const fn is_expired(entry: &FlowEntry, protocol: u32, now: u32, ticks_per_second: u32) -> bool {
-    let seconds = State::from_byte(entry.state).idle_timeout_seconds(protocol);
-    age_ticks(now, entry.last_seen) > seconds.saturating_mul(ticks_per_second)
-}
-
-/// Whether an operator would call the flow active: neither closed nor idle past its time.
-#[must_use]
-#[inline(always)]
-pub const fn is_active(entry: &FlowEntry, protocol: u32, now: u32, ticks_per_second: u32) -> bool {
-    !matches!(State::from_byte(entry.state), State::Closed)
-        && !is_expired(entry, protocol, now, ticks_per_second)
+pub fn is_over(recipe: &Recipe, protocol: u8, clock: &Clock) -> bool {
+    matches!(State::from_byte(recipe.state()), State::Closed)
+        || is_expired(recipe, protocol, clock)
 }
 
 /// Key of the entry that rewrites the other direction.
 #[must_use]
 #[inline(always)]
-pub const fn partner(key: &FlowKey, entry: &FlowEntry) -> FlowKey {
-    if entry.is_reverse() {
-        FlowKey {
-            source: key.destination,
-            destination: entry.address,
-            source_port: key.destination_port,
-            destination_port: entry.port,
-            protocol: key.protocol,
-        }
+pub const fn partner(key: &FlowKey, recipe: &Recipe) -> FlowKey {
+    if recipe.is_reverse() {
+        FlowKey::from_words(
+            key.destination_word(),
+            recipe.address(),
+            (key.destination_port(), recipe.port()),
+            key.protocol(),
+        )
     } else {
-        FlowKey {
-            source: entry.address,
-            destination: key.source,
-            source_port: entry.port,
-            destination_port: key.source_port,
-            protocol: key.protocol,
-        }
+        FlowKey::from_words(
+            recipe.address(),
+            key.source_word(),
+            (recipe.port(), key.source_port()),
+            key.protocol(),
+        )
     }
-}
-
-/// Hash of a 5-tuple, even over 32 bits: two multiplications joined, folded and mixed once more.
-#[must_use]
-#[inline(always)]
-pub const fn hash(key: &FlowKey) -> u32 {
-    let addresses = key.source as u64 | (key.destination as u64) << 32;
-    let rest =
-        key.source_port as u64 | (key.destination_port as u64) << 16 | (key.protocol as u64) << 32;
-    let mut mixed =
-        addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ rest.wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-    mixed ^= mixed >> 32;
-    (mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32
 }
 
 #[cfg(test)]
 mod tests {
-    use core::net::{Ipv4Addr, SocketAddrV4};
-
     use proptest::prelude::*;
 
     use super::{Direction::*, State::*, *};
 
-    const TCP: u32 = IpProto::Tcp as u32;
-    const UDP: u32 = IpProto::Udp as u32;
+    const TCP: u8 = IpProto::Tcp as u8;
+    const UDP: u8 = IpProto::Udp as u8;
 
     fn walk(mut state: State, packets: &[(Direction, u8)]) -> State {
         for (direction, flags) in packets {
@@ -287,36 +304,25 @@ mod tests {
 
     #[test]
     fn ages_wrap_with_jiffies() {
-        assert_eq!(age_ticks(5, u32::MAX - 4), 10);
-        assert_eq!(age_ticks(5, 6), 0);
-        let entry = FlowEntry {
-            state: HalfOpen as u8,
-            last_seen: u32::MAX - 100,
-            ..FlowEntry::default()
+        let clock = |now| Clock { now, ticks_per_second: 250 };
+        assert_eq!(clock(5).age(u32::MAX - 4), 10);
+        assert_eq!(clock(5).age(6), 0);
+        let recipe = Recipe {
+            rest: (HalfOpen as u64) << crate::abi::meta::STATE,
+            service: u64::from(u32::MAX - 100) << 32,
+            ..Recipe::default()
         };
-        assert!(!is_expired(&entry, TCP, 1_000, 250));
-        assert!(is_expired(&entry, TCP, 30 * 250, 250));
-        assert!(!is_active(&entry, TCP, 30 * 250, 250));
+        assert!(!is_over(&recipe, TCP, &clock(1_000)));
+        assert!(is_over(&recipe, TCP, &clock(31 * 250)));
     }
 
     #[test]
     fn udp_and_tcp_have_idle_times_of_their_own() {
-        assert!(Established.idle_timeout_seconds(UDP) < Established.idle_timeout_seconds(TCP));
-    }
-
-    #[test]
-    fn hashes_spread_over_slots() {
-        let mut counts = [0u32; 16];
-        for port in 0..16_000u16 {
-            let client = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), port);
-            let vip = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 80);
-            let key = FlowKey::new(client, vip, IpProto::Tcp as u8);
-            counts[crate::schedule::by_hash(hash(&key), 16) as usize] += 1;
-        }
-        assert!(
-            counts.iter().all(|count| (850..1_150).contains(count)),
-            "{counts:?}"
-        );
+        assert_eq!(idle_timeout_seconds(Established as u8, UDP), 300);
+        assert_eq!(idle_timeout_seconds(Established as u8, TCP), 7_440);
+        assert_eq!(idle_timeout_seconds(HalfOpen as u8, TCP), 30);
+        assert_eq!(idle_timeout_seconds(ClosingByClient as u8, TCP), 120);
+        assert_eq!(idle_timeout_seconds(Unanswered as u8, UDP), 30);
     }
 
     proptest! {
@@ -324,23 +330,6 @@ mod tests {
         fn bytes_read_back_as_their_state(byte in any::<u8>()) {
             let state = State::from_byte(byte);
             prop_assert!(state as u8 == byte || state == Closed);
-        }
-
-        #[test]
-        fn partners_name_each_other(
-            client in any::<u32>(), vip in any::<u32>(), backend in any::<u32>(), ports in any::<[u16; 3]>(),
-        ) {
-            let [client_port, vip_port, backend_port] = ports;
-            let key = FlowKey {
-                source: client, destination: vip, source_port: client_port, destination_port: vip_port,
-                protocol: TCP,
-            };
-            let forward = FlowEntry { address: backend, port: backend_port, ..FlowEntry::default() };
-            let reverse = FlowEntry {
-                address: vip, port: vip_port, flags: FlowEntry::REVERSE, ..FlowEntry::default()
-            };
-            let there = partner(&key, &forward);
-            prop_assert_eq!(partner(&there, &reverse), key);
         }
     }
 }

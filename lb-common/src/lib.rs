@@ -17,4 +17,5 @@ pub mod packet;
 pub mod parse;
 pub mod rewrite;
 pub mod schedule;
+pub mod table;
 pub mod verdict;

@@ -3,12 +3,12 @@
 use lb_common::{
     checksum, icmp,
     packet::{PacketView, Window},
-    parse::{ETHERNET, Ipv4},
+    parse::{self, ETHERNET, Ipv4, Network},
     verdict::{DropReason, Verdict},
 };
 
 use crate::{
-    forward,
+    flow, forward,
     maps::{CONFIG, INTERFACES, RATE_LIMITS},
     packet::{Frame, FrameWindow},
     service,
@@ -16,7 +16,10 @@ use crate::{
 
 /// An ICMP message whose destination may be a VIP.
 #[inline(never)]
-pub(crate) fn icmp(frame: &Frame, ip: &Ipv4, kind: u8) -> Verdict {
+pub(crate) fn icmp(frame: &Frame, kind: u8) -> Verdict {
+    let Network::Ipv4(ip) = parse::network(frame) else {
+        return Verdict::Pass;
+    };
     if !service::is_vip(ip.destination) {
         return Verdict::Pass;
     }
@@ -26,10 +29,10 @@ pub(crate) fn icmp(frame: &Frame, ip: &Ipv4, kind: u8) -> Verdict {
     if kind != icmp::ECHO_REQUEST {
         return Verdict::Pass;
     }
-    if !matches!(ip.fragment, lb_common::parse::Fragment::No) {
+    if !matches!(ip.fragment, parse::Fragment::No) {
         return Verdict::Drop(DropReason::Fragment);
     }
-    match echo(frame, ip) {
+    match echo(frame, &ip) {
         Some(()) => Verdict::EchoReply,
         None => Verdict::Drop(DropReason::NoRoom),
     }
@@ -62,19 +65,22 @@ pub(crate) fn ttl(frame: &Frame, ip: &Ipv4) -> Result<(), Verdict> {
     if ip.ttl > 1 {
         Ok(())
     } else {
-        Err(expired(frame, ip))
+        Err(expired(frame))
     }
 }
 
 #[inline(never)]
-fn expired(frame: &Frame, ip: &Ipv4) -> Verdict {
+fn expired(frame: &Frame) -> Verdict {
+    let Network::Ipv4(ip) = parse::network(frame) else {
+        return Verdict::Pass;
+    };
     let Some(interface) = INTERFACES.get(u32::from(forward::ingress_slot(frame))) else {
         return Verdict::Drop(DropReason::BrokenReference);
     };
     if interface.ipv4 == [0; 4] || !within_rate() {
         return Verdict::Drop(DropReason::TtlExceeded);
     }
-    match time_exceeded(frame, ip, interface.ipv4) {
+    match time_exceeded(frame, &ip, interface.ipv4) {
         Some(()) => Verdict::TimeExceeded,
         None => Verdict::Drop(DropReason::NoRoom),
     }
@@ -151,7 +157,7 @@ fn within_rate() -> bool {
     let Some(window) = RATE_LIMITS.get_ptr_mut(0) else {
         return false;
     };
-    let now = service::now();
+    let now = flow::clock().now;
     // SAFETY: this CPU's own row.
     let window = unsafe { &mut *window };
     if now.wrapping_sub(window.since) >= ticks {

@@ -1,217 +1,154 @@
-//! Stage "flow": finds, follows and makes the entries of the flow table. Nothing outside this file knows its shape.
+//! Stage "flow": finds and follows a packet's flow, and makes one.
 
-use core::ptr;
-
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    abi::{FlowEntry, FlowKey, word::Way},
-    flow::{self, Direction, State},
-    rewrite::{self, Binding},
+    abi::{Recipe, field, word::Way},
+    flow::{self, Clock, Direction, State},
+    table::{self, Cells, Event, Outcome, SEARCH_TRIES, Search, Work},
     verdict::{DropReason, Verdict},
 };
 
 use crate::{
     forward,
-    maps::{BACKENDS, CONFIG, FLOWS},
+    maps::{BACKENDS, CONFIG},
     ours::Packet,
     packet::Frame,
-    schedule, service,
+    schedule, service, stats,
+    table::{Entry, Table},
 };
 
-/// All that is needed to rewrite a packet and send it on.
-///
-/// Without a `bool` or another type with unused values: rustc would keep the tag of `Result<Recipe, _>` in it, and the
-/// kernel (6.18) refuses the type information of a function that returns such a union: "Invalid member `bits_offset`".
-pub(crate) struct Recipe {
-    /// New address: the destination's, or in a reply the source's.
-    pub(crate) address: u32,
-    /// New port.
-    pub(crate) port: u16,
-    /// Flags of the entry.
-    flags: u8,
-    /// For the IPv4 header checksum.
-    pub(crate) delta_ip: u16,
-    /// For the transport checksum.
-    pub(crate) delta_transport: u16,
-    /// Row of `BACKENDS`.
-    pub(crate) backend: u16,
-    /// Row of `SERVICES`.
-    pub(crate) service: u32,
-    /// In a reply, the way to the client.
-    pub(crate) way: u64,
-}
-
-impl Recipe {
-    /// Whether the packet is a reply.
-    #[inline(always)]
-    pub(crate) const fn is_reverse(&self) -> bool {
-        self.flags & FlowEntry::REVERSE != 0
-    }
-
-    #[inline(always)]
-    fn of(entry: &FlowEntry) -> Self {
-        Self {
-            address: entry.address,
-            port: entry.port,
-            flags: entry.flags,
-            delta_ip: entry.delta_ip,
-            delta_transport: entry.delta_transport,
-            backend: entry.backend,
-            service: entry.service,
-            way: entry.way,
-        }
-    }
+/// What the table says of a packet.
+pub(crate) enum Lookup {
+    /// Its recipe.
+    Hit(Recipe),
+    /// It has to go through its service. The tag of its entry, if it has one that is over; otherwise 0.
+    Miss(u64),
 }
 
 /// Looks up the 5-tuple as seen on the wire; an entry of either direction is a hit.
-///
-/// `None` where the packet has to go through its service: no entry, or one that is over.
 #[inline(always)]
-pub(crate) fn find(frame: &Frame, packet: &Packet) -> Result<Option<Recipe>, Verdict> {
-    let Some(pointer) = FLOWS.get_ptr_mut(&packet.key) else {
-        return Ok(None);
+pub(crate) fn find(frame: &Frame, packet: &Packet) -> Result<Lookup, Verdict> {
+    let home = table::home(&Table, &packet.key);
+    let mut tries = SEARCH_TRIES;
+    let (entry, recipe, tag) = loop {
+        match table::find(&Table, &packet.key, home) {
+            Search::Hit(entry, recipe, tag) => break (entry, recipe, tag),
+            Search::Miss => return Ok(Lookup::Miss(0)),
+            Search::Unstable if tries > 0 => tries -= 1,
+            Search::Unstable => return Err(Verdict::Drop(DropReason::FlowContended)),
+        }
     };
     if packet.fragment {
         return Err(Verdict::Drop(DropReason::Fragment));
     }
-    // SAFETY: an entry's recipe is written before it is inserted and stays; the words that change are read alone.
-    let entry = unsafe { &*pointer };
-    if !State::is_settled(entry.state, packet.flags) && !follow(packet, pointer) {
-        return Ok(None);
+    let now = now();
+    let since = now.wrapping_sub(recipe.last_seen());
+    let settled = State::is_settled(recipe.state(), packet.flags) && since < flow::LONG_SILENCE_TICKS;
+    if !settled && !follow(packet, entry, &recipe) {
+        return Ok(Lookup::Miss(tag));
     }
-    let now = service::now();
-    if entry.last_seen != now {
-        // SAFETY: an aligned word; a hint that the last writer wins.
-        unsafe { ptr::write_volatile(&raw mut (*pointer).last_seen, now) };
+    if since != 0 {
+        entry.touch(now);
     }
-    if !entry.is_reverse() {
-        if !is_current(entry) {
-            return Ok(None);
+    if !recipe.is_reverse() {
+        if !is_current(&recipe) {
+            return Ok(Lookup::Miss(tag));
         }
         let print = forward::ingress(frame).ok_or(Verdict::Pass)?;
-        if print != entry.way {
-            client_moved(frame, packet, pointer, print);
+        if print != recipe.way {
+            client_moved(frame, packet, entry, &recipe, print);
         }
     }
-    Ok(Some(Recipe::of(entry)))
+    Ok(Lookup::Hit(recipe))
 }
 
 /// Whether the entry's backend still is the tenant of its row.
 #[inline(always)]
-fn is_current(entry: &FlowEntry) -> bool {
+fn is_current(recipe: &Recipe) -> bool {
     BACKENDS
-        .get(u32::from(entry.backend))
-        .is_some_and(|row| schedule::state(row).generation == entry.backend_generation)
+        .get(u32::from(recipe.backend()))
+        .is_some_and(|row| schedule::state(row).generation == recipe.backend_generation())
 }
 
 /// Follows a packet that may change the flow's state. `false` where the flow is over and the packet begins another.
 #[inline(never)]
-fn follow(packet: &Packet, pointer: *mut FlowEntry) -> bool {
-    // SAFETY: the caller's entry.
-    let entry = unsafe { &*pointer };
-    let state = State::from_byte(entry.state);
-    let ticks = CONFIG.get(0).map_or(0, |config| config.ticks_per_second);
-    let over = flow::is_expired(entry, packet.key.protocol, service::now(), ticks);
-    let reverse = entry.is_reverse();
+fn follow(packet: &Packet, entry: Entry, recipe: &Recipe) -> bool {
+    let state = State::from_byte(recipe.state());
+    let over = flow::is_expired(recipe, packet.key.protocol(), &clock());
+    let reverse = recipe.is_reverse();
     if !reverse && (over || (packet.flags.opens() && state.yields_to_syn())) {
         return false;
     }
-    let direction = if reverse {
-        Direction::Reverse
-    } else {
-        Direction::Forward
-    };
+    let direction = if reverse { Direction::Reverse } else { Direction::Forward };
     let next = state.after(direction, packet.flags);
     if next != state {
-        let partner = FLOWS.get_ptr_mut(flow::partner(&packet.key, entry));
-        // SAFETY: one byte each of entries just looked up.
-        unsafe {
-            ptr::write_volatile(&raw mut (*pointer).state, next as u8);
-            if let Some(partner) = partner {
-                ptr::write_volatile(&raw mut (*partner).state, next as u8);
-            }
-        }
+        table::set_state_of_flow(&Table, &packet.key, (entry, recipe), next as u8);
     }
     true
 }
 
 /// The client's packets come another way: replies follow.
 #[inline(never)]
-fn client_moved(frame: &Frame, packet: &Packet, pointer: *mut FlowEntry, print: u64) {
-    let way = Way::back(print, forward::ingress_slot(frame));
-    // SAFETY: the caller's entry; `way` is one aligned word.
-    unsafe {
-        ptr::write_volatile(&raw mut (*pointer).way, print);
-        if let Some(reverse) = FLOWS.get_ptr_mut(flow::partner(&packet.key, &*pointer)) {
-            ptr::write_volatile(&raw mut (*reverse).way, way);
-        }
+fn client_moved(frame: &Frame, packet: &Packet, entry: Entry, recipe: &Recipe, print: u64) {
+    entry.store::<{ field::WAY }>(print);
+    if let Some(partner) = table::partner_entry(&Table, &packet.key, entry, recipe) {
+        partner.store::<{ field::WAY }>(Way::back(print, forward::ingress_slot(frame)));
     }
 }
 
-/// Makes both entries of a flow. Where another CPU was first, its flow is the one, and its recipe is returned.
+/// Makes both entries of the flow in this CPU's [`Work`]. Where another CPU was first, its flow is the one; its recipe
+/// then is `there`.
+#[inline(always)]
+pub(crate) fn make(work: &Work) -> Result<(), DropReason> {
+    match insert_flow() {
+        MADE => {
+            for evicted in work.evicted() {
+                stats::count_event(Event::of(evicted));
+            }
+            stats::count_new_flow(work.service, u32::from(work.backend));
+            Ok(())
+        }
+        EXISTING => {
+            stats::count_event(Some(Event::LostInsert));
+            Ok(())
+        }
+        COLLISION => Err(DropReason::ReplyCollision),
+        FULL => {
+            stats::count_event(Some(Event::Overflow));
+            Err(DropReason::TableFull)
+        }
+        _ => Err(DropReason::FlowContended),
+    }
+}
+
+const MADE: u32 = Outcome::Made as u32;
+const EXISTING: u32 = Outcome::Existing as u32;
+const COLLISION: u32 = Outcome::Collision as u32;
+const FULL: u32 = Outcome::Full as u32;
+
+/// [`table::insert`] on this CPU's [`Work`]; gives the [`Outcome`].
 ///
-/// 1. An entry that is over gives way, with its partner.
-/// 2. The reply's entry goes in first: its 5-tuple may be taken by a flow of the same client port to another VIP.
-/// 3. The client's entry goes in only if there is none; otherwise ours is taken back.
-#[inline(always)]
-pub(crate) fn make(key: &FlowKey, binding: &Binding) -> Result<Recipe, DropReason> {
-    forget(key);
-    let (forward, reverse) = rewrite::nat(key, binding);
-    let reply = flow::partner(key, &forward);
-    place_reply(key, &reply, &reverse)?;
-    if FLOWS.insert(key, &forward, u64::from(BPF_NOEXIST)).is_ok() {
-        return Ok(Recipe::of(&forward));
-    }
-    let Some(winner) = FLOWS.get_ptr_mut(key) else {
-        remove(&reply);
-        return Err(DropReason::TableFull);
-    };
-    // SAFETY: just looked up; only the recipe is read.
-    let winner = unsafe { &*winner };
-    if winner.backend != forward.backend {
-        remove(&reply);
-    }
-    Ok(Recipe::of(winner))
-}
-
-/// Removes a client's entry, if it is there, and its partner.
+/// A global function of the program (`no_mangle` keeps it one), which the verifier walks once and not at each call.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn forget(key: &FlowKey) {
-    if let Some(old) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: just looked up; only the recipe is read.
-        let reply = flow::partner(key, unsafe { &*old });
-        remove(&reply);
-        remove(key);
+extern "C" fn insert_flow() -> u32 {
+    match service::work() {
+        Some(work) => table::insert(&Table, work) as u32,
+        None => Outcome::Contended as u32,
     }
 }
 
-/// Puts the reply's entry in, unless a living flow of another VIP holds its 5-tuple.
-#[inline(never)]
-fn place_reply(key: &FlowKey, reply: &FlowKey, entry: &FlowEntry) -> Result<(), DropReason> {
-    if FLOWS.insert(reply, entry, u64::from(BPF_NOEXIST)).is_ok() {
-        return Ok(());
-    }
-    let Some(holder) = FLOWS.get_ptr_mut(reply) else {
-        return Err(DropReason::TableFull);
-    };
-    // SAFETY: just looked up.
-    let holder = unsafe { &*holder };
-    let owner = flow::partner(reply, holder);
-    if owner != *key {
-        let ticks = CONFIG.get(0).map_or(0, |config| config.ticks_per_second);
-        if flow::is_active(holder, key.protocol, service::now(), ticks) {
-            return Err(DropReason::ReplyCollision);
-        }
-        remove(&owner);
-    }
-    FLOWS
-        .insert(reply, entry, u64::from(BPF_ANY))
-        .map_err(|_| DropReason::TableFull)
-}
-
-/// Removes an entry that may be gone already.
+/// The time, and how long a second is.
 #[inline(always)]
-fn remove(key: &FlowKey) {
-    // An error says that another CPU, or the table's own eviction, was first.
-    FLOWS.remove(key).ok();
+pub(crate) fn clock() -> Clock {
+    let ticks_per_second = CONFIG.get(0).map_or(0, |config| config.ticks_per_second);
+    Clock { now: now(), ticks_per_second }
+}
+
+/// Low 32 bits of `jiffies64`.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "ages are wrapping differences")]
+fn now() -> u32 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_jiffies64() as u32 }
 }

@@ -4,13 +4,12 @@ use core::ptr;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use lb_common::{
-    abi::{ConfigRow, FlowEntry, InterfaceRow, MAX_INTERFACES, NeighbourWanted, word::Way},
+    abi::{ConfigRow, InterfaceRow, MAX_INTERFACES, NeighbourWanted, Recipe, ingress_print, word::Way},
     packet::{PacketView, Window},
     verdict::{DropReason, Verdict},
 };
 
 use crate::{
-    flow::Recipe,
     maps::{BACKENDS, CONFIG, DEVICES, EVENTS, INTERFACES, NEXT_HOPS},
     packet::Frame,
     schedule, stats,
@@ -35,7 +34,7 @@ pub(crate) fn route(recipe: &Recipe) -> Result<Route, Verdict> {
     let way = if recipe.is_reverse() {
         recipe.way
     } else {
-        let backend = u32::from(recipe.backend);
+        let backend = u32::from(recipe.backend());
         let row = BACKENDS
             .get(backend)
             .ok_or(Verdict::Drop(DropReason::BrokenReference))?;
@@ -103,8 +102,8 @@ pub(crate) fn send(frame: &Frame, recipe: &Recipe, route: &Route) -> Result<Verd
     };
     let bytes = frame.length() as u64;
     stats::count_packet(
-        recipe.service,
-        u32::from(recipe.backend),
+        recipe.service(),
+        u32::from(recipe.backend()),
         recipe.is_reverse(),
         bytes,
     );
@@ -115,7 +114,7 @@ pub(crate) fn send(frame: &Frame, recipe: &Recipe, route: &Route) -> Result<Verd
 #[inline(always)]
 pub(crate) fn ingress(frame: &Frame) -> Option<u64> {
     let window = frame.window::<14>(0)?;
-    Some(FlowEntry::ingress_print(
+    Some(ingress_print(
         window.u32::<6>(),
         window.u16::<10>(),
         frame.ifindex(),

@@ -11,6 +11,10 @@
 mod calibration;
 #[path = "harness/frame.rs"]
 mod frame;
+#[path = "harness/live.rs"]
+mod live;
+#[path = "harness/pick.rs"]
+mod pick;
 #[path = "harness/plan.rs"]
 mod plan;
 #[path = "harness/replay.rs"]

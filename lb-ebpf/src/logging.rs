@@ -1,9 +1,12 @@
 //! What the program logs, through aya-log. The level is a load-time constant: a line below it leaves no instruction.
 
 use aya_log_ebpf::{debug, info};
-use lb_common::{abi::FlowKey, verdict::DropReason};
+use lb_common::{
+    abi::{FlowKey, Recipe},
+    verdict::DropReason,
+};
 
-use crate::{flow::Recipe, packet::Frame};
+use crate::packet::Frame;
 
 /// A flow was made.
 #[inline(never)]
@@ -11,13 +14,13 @@ pub(crate) fn flow_made(frame: &Frame, key: &FlowKey, recipe: &Recipe) {
     debug!(
         frame.context(),
         "flow {:i}:{} -> {:i}:{} protocol {} to {:i}:{}",
-        u32::from_be(key.source),
-        u16::from_be(key.source_port),
-        u32::from_be(key.destination),
-        u16::from_be(key.destination_port),
-        key.protocol,
-        u32::from_be(recipe.address),
-        u16::from_be(recipe.port)
+        u32::from_be(key.source_word()),
+        u16::from_be(key.source_port()),
+        u32::from_be(key.destination_word()),
+        u16::from_be(key.destination_port()),
+        key.protocol(),
+        u32::from_be(recipe.address()),
+        u16::from_be(recipe.port())
     );
 }
 
@@ -27,11 +30,11 @@ pub(crate) fn flow_refused(frame: &Frame, key: &FlowKey, reason: DropReason) {
     info!(
         frame.context(),
         "dropped {:i}:{} -> {:i}:{} protocol {}: reason {}",
-        u32::from_be(key.source),
-        u16::from_be(key.source_port),
-        u32::from_be(key.destination),
-        u16::from_be(key.destination_port),
-        key.protocol,
+        u32::from_be(key.source_word()),
+        u16::from_be(key.source_port()),
+        u32::from_be(key.destination_word()),
+        u16::from_be(key.destination_port()),
+        key.protocol(),
         reason as u8
     );
 }

@@ -28,6 +28,7 @@ mod rewrite;
 mod schedule;
 mod service;
 mod stats;
+mod table;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 

@@ -2,14 +2,13 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use lb_common::abi::{
-    BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowCounters, FlowEntry,
-    FlowKey, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS,
-    MAX_VERDICTS, NeighbourWanted, NextHopRow, RateWindow, ServiceKey, ServiceRow,
-};
+use lb_common::{abi::{
+    BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS,
+    MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, NextHopRow, RateWindow, ServiceKey, ServiceRow, WAYS,
+}, table::Work};
 
 /// The agent maps the array and publishes single words.
 const SHARED: usize = BPF_F_MMAPABLE as usize;
@@ -38,8 +37,14 @@ pub(crate) static NEXT_HOPS: Array<NextHopRow, { MAX_NEXT_HOPS as usize }, SHARE
 pub(crate) static INTERFACES: Array<InterfaceRow, { MAX_INTERFACES as usize }, SHARED> =
     Array::new();
 #[btf_map]
-pub(crate) static FLOWS: LruHashMap<FlowKey, FlowEntry, { DEFAULT_FLOW_ENTRIES as usize }> =
-    LruHashMap::new();
+pub(crate) static FLOWS: Array<FlowBucket, { (DEFAULT_FLOW_ENTRIES / WAYS) as usize }, SHARED> =
+    Array::new();
+#[btf_map]
+pub(crate) static FLOW_LOCKS: Array<u64, { (DEFAULT_FLOW_ENTRIES / WAYS / 2) as usize }> =
+    Array::new();
+#[btf_map]
+pub(crate) static COUNTERS_TABLE: PerCpuArray<u64, { MAX_TABLE_EVENTS as usize }> =
+    PerCpuArray::new();
 #[btf_map]
 pub(crate) static COUNTERS_SERVICES: PerCpuArray<FlowCounters, { MAX_SERVICES as usize }> =
     PerCpuArray::new();
@@ -51,6 +56,8 @@ pub(crate) static COUNTERS_VERDICTS: PerCpuArray<u64, { MAX_VERDICTS as usize }>
     PerCpuArray::new();
 #[btf_map]
 pub(crate) static RATE_LIMITS: PerCpuArray<RateWindow, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static DEVICES: DevMap<{ MAX_INTERFACES as usize }> = DevMap::new();
 #[btf_map]

@@ -42,30 +42,29 @@ fn may_be_ours(address: u32) -> bool {
 pub(crate) fn transport(frame: &Frame, ip: &Ipv4) -> Result<Packet, Verdict> {
     match parse::transport(frame, ip) {
         Ok(Transport::Ports(ports)) => Ok(Packet {
-            key: FlowKey {
-                source: ip.source,
-                destination: ip.destination,
-                source_port: ports.source,
-                destination_port: ports.destination,
-                protocol: u32::from(ip.protocol),
-            },
+            key: FlowKey::from_words(
+                ip.source,
+                ip.destination,
+                (ports.source, ports.destination),
+                ip.protocol,
+            ),
             flags: ports.flags,
             header_length: ip.header_length,
             fragment: matches!(ip.fragment, Fragment::First),
         }),
-        Ok(Transport::Icmp(kind, _)) => Err(answer::icmp(frame, ip, kind)),
+        Ok(Transport::Icmp(kind, _)) => Err(answer::icmp(frame, kind)),
         Ok(Transport::Other) if matches!(ip.fragment, Fragment::Later) => {
-            Err(drop_if_served(ip, DropReason::Fragment))
+            Err(drop_if_served(ip.destination, ip.protocol, DropReason::Fragment))
         }
         Ok(Transport::Other) => Err(Verdict::Pass),
-        Err(reason) => Err(drop_if_served(ip, reason)),
+        Err(reason) => Err(drop_if_served(ip.destination, ip.protocol, reason)),
     }
 }
 
 /// Drops a packet to a VIP that serves its protocol; any other is not ours.
 #[inline(never)]
-fn drop_if_served(ip: &Ipv4, reason: DropReason) -> Verdict {
-    let key = ServiceKey::new(service::mapped(ip.destination), [0; 2], ip.protocol);
+fn drop_if_served(destination: u32, protocol: u8, reason: DropReason) -> Verdict {
+    let key = ServiceKey::new(service::mapped(destination), [0; 2], protocol);
     if service::is_marked(&key) {
         Verdict::Drop(reason)
     } else {

@@ -2,7 +2,10 @@
 
 use lb_common::verdict::Verdict;
 
-use crate::{answer, flow, forward, ours, packet::Frame, rewrite, service};
+use crate::{
+    answer,
+    flow::{self, Lookup},
+    forward, ours, packet::Frame, rewrite, service};
 
 /// Walks one frame to its verdict; `Err` is a verdict too, taken early.
 #[inline(always)]
@@ -10,8 +13,8 @@ pub(crate) fn run(frame: &Frame) -> Result<Verdict, Verdict> {
     let ip = ours::check(frame)?;
     let packet = ours::transport(frame, &ip)?;
     let recipe = match flow::find(frame, &packet)? {
-        Some(recipe) => recipe,
-        None => service::admit(frame, &packet)?,
+        Lookup::Hit(recipe) => recipe,
+        Lookup::Miss(over) => service::enter(frame, &packet, over)?,
     };
     let route = forward::route(&recipe)?;
     if forward::needs_ttl(&route) {

@@ -1,6 +1,7 @@
 //! Stage "rewrite": MAC addresses, address, port, TTL and checksums, from the recipe.
 
 use lb_common::{
+    abi::Recipe,
     checksum,
     packet::{PacketView, Window},
     parse::{ETHERNET, IPV4_MIN},
@@ -9,7 +10,7 @@ use lb_common::{
 };
 use network_types::ip::IpProto;
 
-use crate::{flow::Recipe, forward::Route, ours::Packet, packet::Frame};
+use crate::{forward::Route, ours::Packet, packet::Frame};
 
 /// Rewrites the packet in place.
 #[inline(always)]
@@ -21,7 +22,7 @@ pub(crate) fn apply(
 ) -> Result<(), Verdict> {
     const NO_ROOM: Verdict = Verdict::Drop(DropReason::NoRoom);
     let head = frame.window::<{ ETHERNET + IPV4_MIN }>(0).ok_or(NO_ROOM)?;
-    let mut delta_ip = u32::from(recipe.delta_ip);
+    let mut delta_ip = u32::from(recipe.delta_ip());
     if let Route::Out { to, from, .. } = route {
         head.put_mac::<0, 4>(*to);
         head.put_mac::<6, 10>(*from);
@@ -30,33 +31,33 @@ pub(crate) fn apply(
     }
     head.put_u16::<24>(checksum::apply(head.u16::<24>(), delta_ip));
     if recipe.is_reverse() {
-        head.put_u32::<26>(recipe.address);
+        head.put_u32::<26>(recipe.address());
     } else {
-        head.put_u32::<30>(recipe.address);
+        head.put_u32::<30>(recipe.address());
     }
 
     let offset = ETHERNET + packet.header_length;
-    if packet.key.protocol == IpProto::Tcp as u32 {
+    if packet.key.protocol() == IpProto::Tcp as u8 {
         let segment = frame.window::<20>(offset).ok_or(NO_ROOM)?;
         if recipe.is_reverse() {
-            segment.put_u16::<0>(recipe.port);
+            segment.put_u16::<0>(recipe.port());
         } else {
-            segment.put_u16::<2>(recipe.port);
+            segment.put_u16::<2>(recipe.port());
         }
         segment.put_u16::<16>(rewrite::tcp_checksum(
             segment.u16::<16>(),
-            recipe.delta_transport,
+            recipe.delta_transport(),
         ));
     } else {
         let datagram = frame.window::<8>(offset).ok_or(NO_ROOM)?;
         if recipe.is_reverse() {
-            datagram.put_u16::<0>(recipe.port);
+            datagram.put_u16::<0>(recipe.port());
         } else {
-            datagram.put_u16::<2>(recipe.port);
+            datagram.put_u16::<2>(recipe.port());
         }
         datagram.put_u16::<6>(rewrite::udp_checksum(
             datagram.u16::<6>(),
-            recipe.delta_transport,
+            recipe.delta_transport(),
         ));
     }
     Ok(())

@@ -7,7 +7,8 @@ use lb_common::{
         BackendRow, ServiceRow,
         word::{BackendState, Slot, SlotRange},
     },
-    flow, schedule,
+    schedule,
+    table::{self, Work},
 };
 use network_types::ip::IpProto;
 
@@ -17,22 +18,14 @@ use crate::{
     stats,
 };
 
-/// The backend of a new flow.
-pub(crate) struct Chosen {
-    /// Its address.
-    pub(crate) address: u32,
-    /// Its port.
-    pub(crate) port: u16,
-    /// Its row and generation.
-    pub(crate) slot: Slot,
-}
-
-/// Why no backend was chosen.
-pub(crate) enum Refusal {
+/// What a scheduler came to.
+pub(crate) enum Picked {
+    /// The flow's backend stands in the [`Work`].
+    Backend,
     /// The slot's backend takes no new flows: the next slot may.
     TryNext,
     /// The service has no slots.
-    Empty,
+    Nothing,
 }
 
 /// Picks a backend. A packet that opens a flow takes the cursor's next slot; one from the middle of an unknown
@@ -41,43 +34,45 @@ pub(crate) enum Refusal {
 /// Its own function for the stack: the frames of a call chain share 512 bytes.
 #[inline(never)]
 pub(crate) fn pick(
-    service_id: u32,
     service: &ServiceRow,
     packet: &Packet,
     attempt: u32,
-) -> Result<Chosen, Refusal> {
+    work: &mut Work,
+) -> Picked {
     // SAFETY: an aligned word of a map row that is never unmapped.
     let range = SlotRange::unpack(unsafe { ptr::read_volatile(&raw const service.slots) });
     if range.length == 0 {
-        return Err(Refusal::Empty);
+        return Picked::Nothing;
     }
-    let opens = packet.key.protocol == IpProto::Udp as u32 || packet.flags.opens();
+    let opens = packet.key.protocol() == IpProto::Udp as u8 || packet.flags.opens();
     let position = if opens {
-        let cursor = CURSORS.get_ptr_mut(service_id).ok_or(Refusal::Empty)?;
+        let Some(cursor) = CURSORS.get_ptr_mut(work.service) else {
+            return Picked::Nothing;
+        };
         // SAFETY: the row was just looked up, and `next` is an aligned word.
         let turn = unsafe { stats::fetch_add(&raw mut (*cursor).next, 1) };
         schedule::round_robin(turn, range.length)
     } else {
-        schedule::by_hash(flow::hash(&packet.key).wrapping_add(attempt), range.length)
+        schedule::by_hash(table::hash(&packet.key, 0).wrapping_add(attempt), range.length)
     };
-    let word = SLOTS
-        .get_ptr(range.offset.wrapping_add(position))
-        .ok_or(Refusal::Empty)?;
+    let Some(word) = SLOTS.get_ptr(range.offset.wrapping_add(position)) else {
+        return Picked::Nothing;
+    };
     // SAFETY: an aligned word of a map row.
     let slot = Slot::unpack(unsafe { ptr::read_volatile(word) });
-    let backend = BACKENDS
-        .get(u32::from(slot.backend))
-        .ok_or(Refusal::TryNext)?;
+    let Some(backend) = BACKENDS.get(u32::from(slot.backend)) else {
+        return Picked::TryNext;
+    };
     let state = state(backend);
     if state.flags & BackendState::ACCEPTS == 0 || state.generation != slot.generation {
-        return Err(Refusal::TryNext);
+        return Picked::TryNext;
     }
     let [.., a, b, c, d] = backend.address;
-    Ok(Chosen {
-        address: u32::from_ne_bytes([a, b, c, d]),
-        port: u16::from_ne_bytes(backend.port_be),
-        slot,
-    })
+    work.backend_address = u32::from_ne_bytes([a, b, c, d]);
+    work.backend_port = u16::from_ne_bytes(backend.port_be);
+    work.backend = slot.backend;
+    work.backend_generation = slot.generation;
+    Picked::Backend
 }
 
 /// The backend's state in force.

@@ -1,80 +1,102 @@
 //! Stages "service", "schedule" and "make the flow", for a packet without an entry.
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    abi::{FlowKey, ServiceKey, ServiceRow, word::Way},
+    abi::{FlowKey, Recipe, ServiceKey, ServiceRow, word::Way},
     flow::State,
     parse,
-    rewrite::Binding,
+    table::Work,
     verdict::{DropReason, Verdict},
 };
 use network_types::ip::IpProto;
 
 use crate::{
-    flow::{self, Recipe},
+    flow,
     forward, logging,
-    maps::{SERVICE_KEYS, SERVICES},
+    maps::{SERVICE_KEYS, SERVICES, WORK},
     ours::Packet,
     packet::Frame,
-    schedule, stats,
+    schedule::{self, Picked},
 };
 
 /// Backends tried for one flow before giving up: a backend may have just gone down, or hold a colliding flow.
 const TRIES: u32 = 4;
 
-/// Finds the packet's service, chooses a backend and makes the flow.
+/// Lets a packet without a flow in, and gives the recipe of the flow it made.
+#[inline(always)]
+pub(crate) fn enter(frame: &Frame, packet: &Packet, over: u64) -> Result<Recipe, Verdict> {
+    match admit(frame, packet, over) {
+        Verdict::Transmit => {
+            let work = work().ok_or(Verdict::Drop(DropReason::BrokenReference))?;
+            Ok(work.there)
+        }
+        verdict => Err(verdict),
+    }
+}
+
+/// Finds the packet's service, chooses a backend and makes the flow, whose recipe then is `there` of this CPU's [`Work`].
 ///
-/// Its own function, so that the verifier walks the packet's common path and this one apart.
+/// `over` is the tag of an entry of the packet that is over, 0 where there is none. Its own function, so that the
+/// verifier walks the packet's common path and this one apart.
 #[inline(never)]
-pub(crate) fn admit(frame: &Frame, packet: &Packet) -> Result<Recipe, Verdict> {
+pub(crate) fn admit(frame: &Frame, packet: &Packet, over: u64) -> Verdict {
     let key = &packet.key;
     let Some((id, service)) = find(key) else {
-        return Err(Verdict::Pass);
+        return Verdict::Pass;
     };
     if packet.fragment {
-        return Err(Verdict::Drop(DropReason::Fragment));
+        return Verdict::Drop(DropReason::Fragment);
     }
-    if parse::is_martian(key.source) {
-        return Err(Verdict::Drop(DropReason::MartianSource));
+    if parse::is_martian(key.source_word()) {
+        return Verdict::Drop(DropReason::MartianSource);
     }
-    let slot = forward::ingress_slot(frame);
-    let ingress_print = forward::ingress(frame).ok_or(Verdict::Pass)?;
+    let (Some(print), Some(work)) = (forward::ingress(frame), work()) else {
+        return Verdict::Drop(DropReason::BrokenReference);
+    };
+    work.key = *key;
+    work.over = over;
+    work.ingress_print = print;
+    work.way = Way::back(print, forward::ingress_slot(frame));
+    work.clock = flow::clock();
+    work.service = id;
+    work.state = State::first(key.protocol(), packet.flags) as u8;
+    match admit_to(service, packet, work) {
+        Ok(()) => {
+            logging::flow_made(frame, key, &work.there);
+            Verdict::Transmit
+        }
+        Err(reason) => {
+            logging::flow_refused(frame, key, reason);
+            Verdict::Drop(reason)
+        }
+    }
+}
+
+/// Tries the service's backends until one takes the flow.
+#[inline(always)]
+fn admit_to(service: &ServiceRow, packet: &Packet, work: &mut Work) -> Result<(), DropReason> {
     let mut reason = DropReason::NoBackend;
     for attempt in 0..TRIES {
-        let chosen = match schedule::pick(id, service, packet, attempt) {
-            Ok(chosen) => chosen,
-            Err(why) => {
-                if !matches!(why, schedule::Refusal::TryNext) {
-                    break;
-                }
-                continue;
-            }
-        };
-        let binding = Binding {
-            backend_address: chosen.address,
-            backend_port: chosen.port,
-            backend: chosen.slot.backend,
-            backend_generation: chosen.slot.generation,
-            service: id,
-            state: State::first(key.protocol, packet.flags) as u8,
-            now: now(),
-            ingress_print,
-            way: Way::back(ingress_print, slot),
-        };
-        match flow::make(key, &binding) {
-            Ok(recipe) => {
-                stats::count_new_flow(id, u32::from(recipe.backend));
-                logging::flow_made(frame, key, &recipe);
-                return Ok(recipe);
-            }
+        match schedule::pick(service, packet, attempt, work) {
+            Picked::Backend => {}
+            Picked::TryNext => continue,
+            Picked::Nothing => break,
+        }
+        match flow::make(work) {
+            Ok(()) => return Ok(()),
             Err(why) => reason = why,
         }
         if !matches!(reason, DropReason::ReplyCollision) {
             break;
         }
     }
-    logging::flow_refused(frame, key, reason);
-    Err(Verdict::Drop(reason))
+    Err(reason)
+}
+
+/// This CPU's working memory for a flow to be made. No other program of ours runs on the CPU meanwhile.
+#[inline(always)]
+pub(crate) fn work() -> Option<&'static mut Work> {
+    // SAFETY: this CPU's own row, and only the path of the packet at hand holds it.
+    WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
 }
 
 /// The service that a packet is addressed to.
@@ -85,9 +107,9 @@ fn find(key: &FlowKey) -> Option<(u32, &'static ServiceRow)> {
         reason = "a protocol number has 8 bits"
     )]
     let wanted = ServiceKey::new(
-        mapped(key.destination),
-        key.destination_port.to_ne_bytes(),
-        key.protocol as u8,
+        mapped(key.destination_word()),
+        key.destination_port().to_ne_bytes(),
+        key.protocol(),
     );
     // SAFETY: the value is one aligned word, read once.
     let id = *unsafe { SERVICE_KEYS.get(&wanted) }?;
@@ -116,15 +138,4 @@ pub(crate) fn is_vip(address: u32) -> bool {
 pub(crate) const fn mapped(address: u32) -> [u8; 16] {
     let [a, b, c, d] = address.to_ne_bytes();
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
-}
-
-/// Low 32 bits of `jiffies64`.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "ages are wrapping differences"
-)]
-pub(crate) fn now() -> u32 {
-    // SAFETY: the helper takes nothing.
-    unsafe { bpf_jiffies64() as u32 }
 }

@@ -2,14 +2,24 @@
 
 use core::arch::asm;
 
-use lb_common::{abi::FlowCounters, verdict::Verdict};
+use lb_common::{abi::FlowCounters, table::Event, verdict::Verdict};
 
-use crate::maps::{COUNTERS_BACKENDS, COUNTERS_SERVICES, COUNTERS_VERDICTS};
+use crate::maps::{COUNTERS_BACKENDS, COUNTERS_SERVICES, COUNTERS_TABLE, COUNTERS_VERDICTS};
 
 /// Counts the end of a packet's walk.
 #[inline(always)]
 pub(crate) fn count_verdict(verdict: Verdict) {
     if let Some(counter) = COUNTERS_VERDICTS.get_ptr_mut(verdict.index()) {
+        // SAFETY: this CPU's own word.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts what happened to the flow table.
+#[inline(always)]
+pub(crate) fn count_event(event: Option<Event>) {
+    let Some(event) = event else { return };
+    if let Some(counter) = COUNTERS_TABLE.get_ptr_mut(event as u32) {
         // SAFETY: this CPU's own word.
         unsafe { *counter += 1 };
     }

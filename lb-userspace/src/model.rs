@@ -34,7 +34,7 @@ pub struct Model {
 pub struct DataPlane {
     /// What the program itself logs.
     pub log: DataPlaneLog,
-    /// Entries of the flow table, 1,024 to 16,777,216; a flow in mode `nat` takes two.
+    /// Entries of the flow table, 1,024 to 16,777,216, made a power of two; a flow in mode `nat` takes two.
     pub flow_entries: u32,
 }
 

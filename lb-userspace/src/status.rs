@@ -172,10 +172,12 @@ pub struct ChecksReport {
 }
 
 /// The flow table.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct FlowTableReport {
     /// Entries it can hold.
     pub capacity: u64,
     /// Entries it holds, two a flow.
     pub entries: u64,
+    /// What happened to it: evictions by kind, overflows, inserts lost to another CPU; every event has its row.
+    pub events: BTreeMap<String, u64>,
 }

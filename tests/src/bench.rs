@@ -5,8 +5,10 @@
 //! the kernel. Results are [`report::Report`]s: a table, JSON, plots, and a comparison with an earlier one.
 
 pub mod compare;
+mod cpu;
 pub mod figures;
 pub mod micro;
+mod object;
 mod packets;
 #[expect(
     clippy::inline_always,
@@ -19,4 +21,5 @@ mod replay;
 pub mod report;
 mod rows;
 pub mod table;
+pub mod veth;
 mod world;

@@ -26,7 +26,7 @@ pub enum Manner {
     HalfLineThenSilent,
     /// Sends headers as fast as it can, for ever.
     Endless,
-    /// Sends one line without end.
+    /// Sends a status line without end.
     EndlessLine,
     /// Closes at once.
     Closes,
@@ -121,14 +121,17 @@ fn serve(mut stream: TcpStream, manner: Manner, stopped: &AtomicBool) -> std::io
             return Ok(());
         }
         Manner::Endless | Manner::EndlessLine => {
-            stream.write_all(b"HTTP/1.1 ")?;
             let block = if manner == Manner::Endless {
-                b"200 OK\r\nX-Y: "
+                "X-Endless: yes\r\n"
             } else {
-                b"2000000000000"
+                "and on, "
             };
+            stream.write_all(b"HTTP/1.1 200 OK")?;
+            if manner == Manner::Endless {
+                stream.write_all(b"\r\n")?;
+            }
             while !stopped.load(Ordering::Relaxed) {
-                stream.write_all(block)?;
+                stream.write_all(block.as_bytes())?;
             }
             return Ok(());
         }

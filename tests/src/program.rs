@@ -12,12 +12,13 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, PerCpuArray, xdp::DevMap},
-    programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
+    programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
     abi::{
-        BackendRow, ConfigRow, FlowCounters, FlowEntry, FlowKey, InterfaceRow, LAYOUT_VERSION,
-        Mode, NextHopRow, Protocol, Scheduler, ServiceKey, ServiceRow, address_bytes, command,
+        BackendRow, ConfigRow, FlowBucket, FlowCounters, FlowEntry, FlowKey, InterfaceRow,
+        LAYOUT_VERSION, Mode, NextHopRow, Protocol, Recipe, Scheduler, ServiceKey, ServiceRow,
+        WAYS, address_bytes, command, field,
         word::{BackendState, Slot, SlotRange, Way},
     },
     filter,
@@ -83,24 +84,32 @@ impl Program {
         Self::load_with_flow_entries(object, 4_096)
     }
 
-    /// [`Program::load`] with a flow table of another size.
+    /// [`Program::load`] with a flow table of another size, a power of two of at least 8 entries.
     ///
     /// # Errors
     /// What the kernel says of the program.
     pub fn load_with_flow_entries(object: &[u8], entries: u32) -> Result<Self> {
+        let buckets = entries / WAYS;
+        let mask = buckets - 1;
         let object = EbpfLoader::new()
             .override_global("AYA_LOG_LEVEL", &0u8, true)
-            .map_max_entries("FLOWS", entries)
+            .override_global("FLOW_MASK", &mask, true)
+            .map_max_entries("FLOWS", buckets)
+            .map_max_entries("FLOW_LOCKS", buckets / 2)
             .load(object)
             .context("loading the object")?;
         let mut program = Self { object };
         for name in ["lb", "maintenance"] {
-            program.xdp(name)?.load().with_context(|| format!("verifying {name}"))?;
+            program
+                .xdp(name)?
+                .load()
+                .with_context(|| format!("verifying {name}"))?;
         }
         program.set_config(0)?;
         program.set_interface(INGRESS, 1, OUR_MAC, OUR_ADDRESS)?;
         program.set_interface(OTHER, 2, OTHER_MAC, Ipv4Addr::UNSPECIFIED)?;
-        program.set_device(OTHER)?;
+        // The redirect of a test run is never carried out; any device that exists will do.
+        program.set_device(OTHER, 1)?;
         Ok(program)
     }
 
@@ -131,7 +140,11 @@ impl Program {
             .filter(|((_, before), (_, after))| after > before)
             .map(|((name, _), _)| name)
             .collect();
-        Ok(Outcome { action: result.return_value, bytes: out, counted })
+        Ok(Outcome {
+            action: result.return_value,
+            bytes: out,
+            counted,
+        })
     }
 
     /// `jiffies64`, by the maintenance program.
@@ -146,7 +159,10 @@ impl Program {
         options.data_in = Some(&frame);
         options.data_out = Some(&mut out);
         let result = self.xdp("maintenance")?.test_run(options)?;
-        ensure!(result.return_value == 2, "the maintenance program refused: {result:?}");
+        ensure!(
+            result.return_value == 2,
+            "the maintenance program refused: {result:?}"
+        );
         Ok(u64::from_ne_bytes(out[command::ANSWER..][..8].try_into()?))
     }
 
@@ -169,9 +185,24 @@ impl Program {
     ///
     /// # Errors
     /// Those of the map.
-    pub fn set_interface(&mut self, slot: u8, ifindex: u32, mac: Mac, ipv4: Ipv4Addr) -> Result<()> {
-        let mac = Way { mac: mac.0, ..Way::default() }.pack();
-        let row = InterfaceRow { mac, ifindex, ipv4: ipv4.octets(), ..InterfaceRow::default() };
+    pub fn set_interface(
+        &mut self,
+        slot: u8,
+        ifindex: u32,
+        mac: Mac,
+        ipv4: Ipv4Addr,
+    ) -> Result<()> {
+        let mac = Way {
+            mac: mac.0,
+            ..Way::default()
+        }
+        .pack();
+        let row = InterfaceRow {
+            mac,
+            ifindex,
+            ipv4: ipv4.octets(),
+            ..InterfaceRow::default()
+        };
         self.set("INTERFACES", slot.into(), row)
     }
 
@@ -179,13 +210,25 @@ impl Program {
     ///
     /// # Errors
     /// Those of the maps.
-    pub fn set_backend(&mut self, id: u16, address: SocketAddrV4, hop: Option<(Mac, u8)>) -> Result<()> {
+    pub fn set_backend(
+        &mut self,
+        id: u16,
+        address: SocketAddrV4,
+        hop: Option<(Mac, u8)>,
+    ) -> Result<()> {
         let way = hop.map_or(Way::default(), |(mac, interface)| Way {
             mac: mac.0,
             interface,
             flags: Way::RESOLVED,
         });
-        self.set("NEXT_HOPS", id.into(), NextHopRow { way: way.pack(), reserved: 0 })?;
+        self.set(
+            "NEXT_HOPS",
+            id.into(),
+            NextHopRow {
+                way: way.pack(),
+                reserved: 0,
+            },
+        )?;
         self.set_backend_state(id, address, BackendState::IN_USE | BackendState::ACCEPTS, 1)?;
         self.admit(*address.ip())
     }
@@ -201,7 +244,11 @@ impl Program {
         flags: u16,
         generation: u16,
     ) -> Result<()> {
-        let state = BackendState { next_hop: id.into(), flags, generation };
+        let state = BackendState {
+            next_hop: id.into(),
+            flags,
+            generation,
+        };
         let row = BackendRow {
             state: state.pack(),
             address: address_bytes((*address.ip()).into()),
@@ -224,11 +271,17 @@ impl Program {
     ) -> Result<()> {
         let offset = id * 64;
         for (position, backend) in backends.iter().enumerate() {
-            let slot = Slot { backend: *backend, generation: 1 };
+            let slot = Slot {
+                backend: *backend,
+                generation: 1,
+            };
             self.set("SLOTS", offset + u32::try_from(position)?, slot.pack())?;
         }
         let vip = address_bytes((*address.ip()).into());
-        let range = SlotRange { offset, length: u32::try_from(backends.len())? };
+        let range = SlotRange {
+            offset,
+            length: u32::try_from(backends.len())?,
+        };
         let row = ServiceRow {
             slots: range.pack(),
             vip,
@@ -248,7 +301,11 @@ impl Program {
             (0, protocol as u8, ServiceKey::VIP_MARKER),
             (0, 1, ServiceKey::VIP_MARKER),
         ] {
-            keys.insert(Row(ServiceKey::new(vip, port.to_be_bytes(), protocol)), value, 0)?;
+            keys.insert(
+                Row(ServiceKey::new(vip, port.to_be_bytes(), protocol)),
+                value,
+                0,
+            )?;
         }
         Ok(())
     }
@@ -268,18 +325,30 @@ impl Program {
     ///
     /// # Errors
     /// Those of the map.
-    pub fn flows(&mut self) -> Result<Vec<(FlowKey, FlowEntry)>> {
-        let flows = HashMap::<_, Row<FlowKey>, Row<FlowEntry>>::try_from(self.map("FLOWS")?)?;
-        flows.iter().map(|entry| entry.map(|(key, value)| (key.0, value.0)).map_err(Into::into)).collect()
+    pub fn flows(&mut self) -> Result<Vec<(FlowKey, Recipe)>> {
+        let buckets = Array::<_, Row<FlowBucket>>::try_from(self.map("FLOWS")?)?;
+        let mut flows = Vec::new();
+        for bucket in buckets.iter() {
+            flows.extend(bucket?.0.entries.iter().filter_map(FlowEntry::read));
+        }
+        Ok(flows)
     }
 
-    /// Overwrites an entry of the flow table.
+    /// Lets time pass for every flow.
     ///
     /// # Errors
     /// Those of the map.
-    pub fn set_flow(&mut self, key: FlowKey, entry: FlowEntry) -> Result<()> {
-        let mut flows = HashMap::<_, Row<FlowKey>, Row<FlowEntry>>::try_from(self.map("FLOWS")?)?;
-        Ok(flows.insert(Row(key), Row(entry), 0)?)
+    pub fn age_flows(&mut self, ticks: u32) -> Result<()> {
+        let mut buckets = Array::<_, Row<FlowBucket>>::try_from(self.map("FLOWS")?)?;
+        for index in 0..buckets.len() {
+            let mut bucket = buckets.get(&index, 0)?;
+            for entry in &mut bucket.0.entries {
+                let word = &mut entry.words[field::SERVICE];
+                *word = word.wrapping_sub(u64::from(ticks) << 32);
+            }
+            buckets.set(index, bucket, 0)?;
+        }
+        Ok(())
     }
 
     /// Counters of a service over all CPUs.
@@ -311,12 +380,12 @@ impl Program {
         Ok(sum)
     }
 
-    /// The data plane, for a program that calls it.
+    /// The data plane, to be attached or called by another program.
     ///
     /// # Errors
-    /// Where no more file can be opened.
-    pub fn entry(&mut self) -> Result<ProgramFd> {
-        Ok(self.xdp("lb")?.fd()?.try_clone()?)
+    /// Where the object has none.
+    pub fn data_plane(&mut self) -> Result<&mut Xdp> {
+        self.xdp("lb")
     }
 
     /// Packets counted so far by the name of their verdict, over all CPUs.
@@ -333,24 +402,31 @@ impl Program {
             .collect()
     }
 
-    fn set_device(&mut self, slot: u8) -> Result<()> {
+    /// Names the device of a slot, by its index in the caller's namespace.
+    ///
+    /// # Errors
+    /// Where there is no such device.
+    pub fn set_device(&mut self, slot: u8, ifindex: u32) -> Result<()> {
         let mut devices = DevMap::try_from(self.map("DEVICES")?)?;
-        // The redirect is never carried out; any device that exists will do.
-        Ok(devices.set(slot.into(), 1, None, 0)?)
+        Ok(devices.set(slot.into(), ifindex, None, 0)?)
     }
 
     fn set<T: Copy + 'static>(&mut self, map: &str, row: u32, value: T) -> Result<()> {
         let mut rows = Array::<_, Row<T>>::try_from(self.map(map)?)?;
-        rows.set(row, Row(value), 0).with_context(|| format!("row {row} of {map}"))
+        rows.set(row, Row(value), 0)
+            .with_context(|| format!("row {row} of {map}"))
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Map> {
-        self.object.map_mut(name).with_context(|| format!("no map {name} in the object"))
+        self.object
+            .map_mut(name)
+            .with_context(|| format!("no map {name} in the object"))
     }
 
     fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
         let program = self.object.program_mut(name);
-        Ok(program.with_context(|| format!("no program {name} in the object"))?.try_into()?)
+        Ok(program
+            .with_context(|| format!("no program {name} in the object"))?
+            .try_into()?)
     }
 }
-

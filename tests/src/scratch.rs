@@ -90,7 +90,11 @@ impl Scratch {
                 found.push(entry.path());
             }
         }
-        found.retain(|path| !PRELOADED.iter().any(|name| *path == self.bpffs().join(name)));
+        found.retain(|path| {
+            !PRELOADED
+                .iter()
+                .any(|name| *path == self.bpffs().join(name))
+        });
         found.sort();
         Ok(found)
     }

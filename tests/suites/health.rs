@@ -23,7 +23,7 @@ const BAD: [(Manner, &str); 8] = [
     (Manner::HalfLine, "closed"),
     (Manner::Closes, "closed"),
     (Manner::Endless, "larger"),
-    (Manner::EndlessLine, "HTTP"),
+    (Manner::EndlessLine, "larger"),
 ];
 
 #[test]

@@ -8,6 +8,9 @@ use lb_tests::iperf::{self, Received};
 use lb_tests::netns::Netns;
 use lb_tests::topology::{Arms, Topology, VIP};
 
+/// How many packets of each run tcpdump looks at, on each end.
+const PACKETS: usize = 10_000;
+
 #[test]
 fn iperf3_runs_both_ways_one_arm() -> Result<()> {
     both_ways(Arms::One)
@@ -28,50 +31,57 @@ fn both_ways(arms: Arms) -> Result<()> {
         .service(Service::tcp("iperf-tcp", iperf::PORT, "iperf"))
         .service(Service::udp("iperf-udp", iperf::PORT, "iperf"));
     let agent = Agent::start(&topology.balancer.netns, &config)?;
-    let captures = [
-        Capture::start(client.link(), 20_000)?,
-        Capture::start(backend.link(), 20_000)?,
-    ];
 
-    let run = |options: &str| -> Result<Received> {
-        let received = iperf::run(&client.netns, VIP, options)
-            .with_context(|| format!("{arms:?} {options}"))?;
-        eprintln!(
-            "{arms:?} {options}: {:.2} Gb/s, {received:?}",
-            received.bits_per_second / 1e9
-        );
-        Ok(received)
-    };
     for options in [
         "--time 2",
         "--time 2 --reverse",
-        "--time 2 --parallel 4",
-        "--time 2 --reverse --parallel 4",
+        "--time 1 --parallel 4",
+        "--time 1 --reverse --parallel 4",
     ] {
-        let received = run(options)?;
+        let received = watched(&topology, options)?;
         assert!(received.bits_per_second > 50e6, "{options}: {received:?}");
     }
     for options in [
-        "--udp --bitrate 100M --time 2",
-        "--udp --bitrate 100M --time 2 --reverse",
+        "--udp --bitrate 50M --time 2",
+        "--udp --bitrate 50M --time 2 --reverse",
     ] {
-        let received = run(options)?;
-        assert!(received.datagrams > 10_000, "{options}: {received:?}");
+        let received = watched(&topology, options)?;
+        assert!(received.datagrams > 5_000, "{options}: {received:?}");
+        // A busy machine may be late for a queue; a balancer that loses a part of a flow loses much more.
         let lost = received.lost * 100 / received.datagrams;
-        assert!(lost < 5, "{options}: {lost} % lost: {received:?}");
+        assert!(lost < 10, "{options}: {lost} % lost: {received:?}");
     }
 
-    for capture in captures {
-        let seen = capture.stop()?;
-        eprintln!("{} packets looked at on {}", seen.packets, seen.place);
-        seen.check()?;
-    }
     for host in [client, backend] {
         no_checksum_errors(&host.netns)?;
     }
     let drops = agent.status()?.drops;
     assert!(drops.values().all(|count| *count == 0), "{drops:?}");
     Ok(())
+}
+
+/// A run of iperf3, the first packets of which are looked at on both ends.
+fn watched(topology: &Topology, options: &str) -> Result<Received> {
+    let (client, backend) = (&topology.client, &topology.backends[0]);
+    let captures = [
+        Capture::start(client.link(), PACKETS)?,
+        Capture::start(backend.link(), PACKETS)?,
+    ];
+    let received = iperf::run(&client.netns, VIP, options).with_context(|| options.to_owned())?;
+    for capture in captures {
+        let seen = capture.stop()?;
+        seen.check().with_context(|| options.to_owned())?;
+        eprintln!(
+            "{:?} {options}: {} packets looked at on {}",
+            topology.arms, seen.packets, seen.place
+        );
+    }
+    eprintln!(
+        "{:?} {options}: {:.2} Gb/s, {received:?}",
+        topology.arms,
+        received.bits_per_second / 1e9
+    );
+    Ok(received)
 }
 
 /// The kernel's own counts of wrong checksums.

@@ -76,11 +76,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         .status()
         .with_context(|| format!("can't run {command:?}"))?;
     if !status.success() {
-        let program = Path::new(command.get_program())
-            .file_name()
-            .unwrap_or_default();
-        let arguments: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
-        bail!("`{} {}` failed", program.display(), arguments.join(" "));
+        let program = Path::new(command.get_program()).file_name();
+        let words = program.into_iter().chain(command.get_args());
+        let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+        bail!("`{}` failed", words.join(" "));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What tests must not leave behind: network namespaces, directories, BPF file systems and pins, processes.
 
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::path::Path;
 use std::process;
 
 use anyhow::{Context, Result};
@@ -34,15 +35,23 @@ fn everything() -> Result<Vec<String>> {
     Ok(things)
 }
 
-/// What the harness named in `directory`: all its names begin with `lbt`.
+/// What the harness named in `directory`, and nobody is using any more.
 fn named(directory: &str) -> Vec<String> {
     // The directory of namespaces comes into being with the first one.
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names
-        .filter(|name| name.starts_with("lbt"))
-        .map(|name| format!("{directory}/{name}"))
-        .collect()
+    let left = names.filter(|name| maker(name).is_some_and(|pid| !runs(pid)));
+    left.map(|name| format!("{directory}/{name}")).collect()
+}
+
+/// The process that made a thing of this name: all that the harness makes is called `lbt<pid>-..`.
+fn maker(name: &str) -> Option<u32> {
+    let pid = name.strip_prefix("lbt")?.split('-').next()?;
+    pid.parse().ok()
+}
+
+fn runs(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// BPF file systems, and what agents pinned in them, `<file system>/lb/..`.
@@ -62,46 +71,34 @@ fn pins() -> Result<Vec<String>> {
         .lines()
         .map(|pin| format!("pin {pin}"))
         .collect::<Vec<_>>();
-    Ok(mounts
+    let mounts = mounts
         .iter()
-        .map(|mount| format!("BPF file system {mount}"))
-        .chain(pins)
-        .collect())
+        .map(|mount| format!("BPF file system {mount}"));
+    Ok(mounts.chain(pins).collect())
 }
 
-/// Mount points of type `bpf` in the format of `/proc/self/mounts`.
+/// Mount points of type `bpf` in the format of `/proc/self/mounts`, but those in the harness' directories, which [`named`] sees.
 fn bpf_mounts(mounts: &str) -> Vec<String> {
-    let fields = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
-    fields
-        .filter(|fields| fields.get(2) == Some(&"bpf"))
-        .filter_map(|fields| fields.get(1).map(ToString::to_string))
-        .collect()
+    let point = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        let point = fields.next()?;
+        (fields.next()? == "bpf" && !point.starts_with("/run/lbt")).then(|| point.to_owned())
+    };
+    mounts.lines().filter_map(point).collect()
 }
 
 /// The children of this process that still run, orphans of the tests among them.
 fn children() -> Result<Vec<String>> {
     let this = process::id().to_string();
     let processes = fs::read_dir("/proc").context("can't read /proc")?.flatten();
-    Ok(processes
-        .filter_map(|entry| {
-            let status = fs::read_to_string(entry.path().join("status")).ok()?;
-            let field = |name: &str| {
-                status
-                    .lines()
-                    .find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
-            };
-            let runs = !field("State:")?.starts_with('Z');
-            (runs && field("PPid:")? == this).then(|| {
-                format!(
-                    "process {} ({})",
-                    entry.file_name().display(),
-                    field("Name:").unwrap_or_default()
-                )
-            })
-        })
-        .collect())
+    let child = |entry: DirEntry| {
+        let status = fs::read_to_string(entry.path().join("status")).ok()?;
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+        let is_ours = field("PPid:\t")? == this && !field("State:\t")?.starts_with('Z');
+        let (pid, name) = (entry.file_name(), field("Name:\t")?);
+        is_ours.then(|| format!("process {} ({name})", pid.display()))
+    };
+    Ok(processes.filter_map(child).collect())
 }
 
 #[cfg(test)]
@@ -110,8 +107,17 @@ mod tests {
 
     #[test]
     fn bpf_file_systems_are_told_by_their_type() {
-        let mounts = "proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,nosuid 0 0\nnone /run/bpf tmpfs rw 0 0\nbpffs /tmp/x bpf rw 0 0\n";
+        let mounts = "proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,nosuid 0 0\nbpf /run/bpf tmpfs rw 0 0\nx /tmp/x bpf rw 0 0\nbpf /run/lbt1-2-agent/bpf bpf rw 0 0\n";
         assert_eq!(bpf_mounts(mounts), ["/sys/fs/bpf", "/tmp/x"]);
+    }
+
+    #[test]
+    fn a_name_tells_its_maker_and_a_maker_that_runs_is_using_it() {
+        assert_eq!(maker("lbt4711-2-client"), Some(4711));
+        assert_eq!(maker("lbtest"), None);
+        assert_eq!(maker("4711-2-client"), None);
+        assert!(runs(process::id()));
+        assert!(!runs(u32::MAX));
     }
 
     #[test]

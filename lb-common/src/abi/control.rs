@@ -16,8 +16,10 @@ pub struct ConfigRow {
     pub flags: u32,
     /// Rows of `INTERFACES` in use are 1 to this number.
     pub interfaces: u32,
+    /// Seed of the flow table's hash: a secret of the instance, the same for as long as the table lives.
+    pub flow_seed: u64,
     /// Reserved, zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 5],
 }
 
 impl ConfigRow {

@@ -1,113 +1,280 @@
-//! Rows of the flow table. Only programs write them.
+//! Rows of the flow table. Only programs write them; the agent maps the table read-only.
 //!
 //! Addresses and ports are the packet's bytes read as one word in native order, so that no instruction is spent on
 //! their order; [`FlowKey::new`] and the accessors translate for the host.
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 
-/// Key of `FLOWS`: the 5-tuple as it is seen on the wire.
+/// Entries of a bucket.
+pub const WAYS: u32 = 4;
+
+/// The 5-tuple of a packet as it is seen on the wire.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey {
-    /// Source address.
-    pub source: u32,
-    /// Destination address.
-    pub destination: u32,
-    /// Source port.
-    pub source_port: u16,
-    /// Destination port.
-    pub destination_port: u16,
-    /// IP protocol number, in 32 bits so that the key has no padding.
-    pub protocol: u32,
+    /// Source address in the low half, destination address in the high half.
+    pub addresses: u64,
+    /// Source port, destination port, protocol, from the lowest bits; 40 bits in all.
+    pub rest: u64,
 }
 
 impl FlowKey {
+    /// Bits of [`FlowKey::rest`]; the others of that word of an entry hold its state.
+    pub const REST: u64 = 0xff_ffff_ffff;
+
     /// The key of packets from `source` to `destination`.
     #[must_use]
     pub const fn new(source: SocketAddrV4, destination: SocketAddrV4, protocol: u8) -> Self {
+        Self::from_words(
+            u32::from_ne_bytes(source.ip().octets()),
+            u32::from_ne_bytes(destination.ip().octets()),
+            (source.port().to_be(), destination.port().to_be()),
+            protocol,
+        )
+    }
+
+    /// The key, of the words as a packet holds them.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_words(source: u32, destination: u32, ports: (u16, u16), protocol: u8) -> Self {
         Self {
-            source: u32::from_ne_bytes(source.ip().octets()),
-            destination: u32::from_ne_bytes(destination.ip().octets()),
-            source_port: source.port().to_be(),
-            destination_port: destination.port().to_be(),
-            protocol: protocol as u32,
+            addresses: source as u64 | (destination as u64) << 32,
+            rest: ports.0 as u64 | (ports.1 as u64) << 16 | (protocol as u64) << 32,
         }
+    }
+
+    /// Source address, as in the packet.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+    pub const fn source_word(&self) -> u32 {
+        self.addresses as u32
+    }
+
+    /// Destination address, as in the packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn destination_word(&self) -> u32 {
+        (self.addresses >> 32) as u32
+    }
+
+    /// Source port, as in the packet.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lowest bits")]
+    pub const fn source_port(&self) -> u16 {
+        self.rest as u16
+    }
+
+    /// Destination port, as in the packet.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits from the middle")]
+    pub const fn destination_port(&self) -> u16 {
+        (self.rest >> 16) as u16
+    }
+
+    /// IP protocol number.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "8 bits from the middle")]
+    pub const fn protocol(&self) -> u8 {
+        (self.rest >> 32) as u8
     }
 
     /// Where the packets come from.
     #[must_use]
     pub const fn source(&self) -> SocketAddrV4 {
-        socket(self.source, self.source_port)
+        socket(self.source_word(), self.source_port())
     }
 
     /// Where the packets are addressed to.
     #[must_use]
     pub const fn destination(&self) -> SocketAddrV4 {
-        socket(self.destination, self.destination_port)
+        socket(self.destination_word(), self.destination_port())
     }
 }
 
-/// One direction of a flow and its recipe: all that a packet needs to be rewritten.
+/// One direction of a flow: eight words, a cache line.
 ///
-/// `last_seen`, `state` and `way` change while packets read them; each is one aligned store.
-#[repr(C)]
+/// Word by word: tag; addresses of the key; the key's rest, then state and flags; new address, new port and the IPv4
+/// delta; transport delta, backend and its generation; service and last-seen; way or ingress print; partner.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowEntry {
-    /// Towards a backend its address, which replaces the destination; towards the client the VIP, which replaces the source.
-    pub address: u32,
-    /// The port that goes with `address`.
-    pub port: u16,
-    /// [`crate::flow::State`].
-    pub state: u8,
-    /// [`FlowEntry::REVERSE`].
-    pub flags: u8,
-    /// To add to the one's complement sum of the IPv4 header for the new address.
-    pub delta_ip: u16,
-    /// To add to that of the transport checksum for the new address and port.
-    pub delta_transport: u16,
-    /// Low 32 bits of `jiffies64` when a packet last used the entry.
-    pub last_seen: u32,
-    /// Row of `BACKENDS`.
-    pub backend: u16,
-    /// Generation of that row when the flow was made.
-    pub backend_generation: u16,
-    /// Row of `SERVICES`.
-    pub service: u32,
-    /// Reverse: the way to the client, a [`super::word::Way`]. Forward: the print of where its packets come from,
-    /// [`FlowEntry::ingress_print`]; only when it changes is the reverse entry's way rewritten.
+    /// See [`field`].
+    pub words: [u64; 8],
+}
+
+/// Places of the words of a [`FlowEntry`].
+pub mod field {
+    /// Even is stable, odd is being written, 0 was never used; grows by 2 with each tenant.
+    pub const TAG: usize = 0;
+    /// [`super::FlowKey::addresses`].
+    pub const ADDRESSES: usize = 1;
+    /// [`super::FlowKey::rest`], from bit 40 the state, from bit 48 the flags.
+    pub const REST: usize = 2;
+    /// New address (32 bits), new port (16), what they add to the sum of the IPv4 header (16).
+    pub const REWRITE: usize = 3;
+    /// What they add to the transport checksum (16), row of `BACKENDS` (16), its generation (16).
+    pub const BINDING: usize = 4;
+    /// Row of `SERVICES` (32), low half of `jiffies64` when a packet last used the entry (32).
+    pub const SERVICE: usize = 5;
+    /// Reverse: the way to the client, a [`super::super::word::Way`]. Forward: the print of where its packets come from.
+    pub const WAY: usize = 6;
+    /// Index of the entry of the other direction.
+    pub const PARTNER: usize = 7;
+}
+
+/// Bits of an entry's third word above the key.
+pub mod meta {
+    /// Lowest bit of [`crate::flow::State`].
+    pub const STATE: u32 = 40;
+    /// The entry rewrites replies of a backend; without it, packets of a client.
+    pub const REVERSE: u64 = 1 << 48;
+}
+
+/// A bucket: four entries, one after the other.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowBucket {
+    /// The ways, filled from the first.
+    pub entries: [FlowEntry; WAYS as usize],
+}
+
+/// The recipe of one direction: what a hit copies out of its entry before it touches the packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recipe {
+    /// Word [`field::REST`].
+    pub rest: u64,
+    /// Word [`field::REWRITE`].
+    pub rewrite: u64,
+    /// Word [`field::BINDING`].
+    pub binding: u64,
+    /// Word [`field::SERVICE`].
+    pub service: u64,
+    /// Word [`field::WAY`].
     pub way: u64,
 }
 
-impl FlowEntry {
-    /// The entry rewrites replies of a backend; without it, packets of a client.
-    pub const REVERSE: u8 = 1;
-
-    /// Print of where a packet came from: its source MAC address, given as the four and two bytes it is read in, and
-    /// the low 16 bits of the interface's index.
+#[expect(clippy::cast_possible_truncation, reason = "each part of a word is taken on purpose")]
+impl Recipe {
+    /// [`crate::flow::State`], as a byte.
     #[must_use]
     #[inline(always)]
-    pub const fn ingress_print(mac_head: u32, mac_tail: u16, ifindex: u32) -> u64 {
-        mac_head as u64 | (mac_tail as u64) << 32 | (ifindex as u64) << 48
+    pub const fn state(&self) -> u8 {
+        (self.rest >> meta::STATE) as u8
+    }
+
+    /// Whether packets are replies.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_reverse(&self) -> bool {
+        self.rest & meta::REVERSE != 0
+    }
+
+    /// New address: the destination's, or in a reply the source's.
+    #[must_use]
+    #[inline(always)]
+    pub const fn address(&self) -> u32 {
+        self.rewrite as u32
+    }
+
+    /// New port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn port(&self) -> u16 {
+        (self.rewrite >> 32) as u16
+    }
+
+    /// To add to the one's complement sum of the IPv4 header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn delta_ip(&self) -> u16 {
+        (self.rewrite >> 48) as u16
+    }
+
+    /// To add to that of the transport checksum.
+    #[must_use]
+    #[inline(always)]
+    pub const fn delta_transport(&self) -> u16 {
+        self.binding as u16
+    }
+
+    /// Row of `BACKENDS`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn backend(&self) -> u16 {
+        (self.binding >> 16) as u16
+    }
+
+    /// Generation of that row when the flow was made.
+    #[must_use]
+    #[inline(always)]
+    pub const fn backend_generation(&self) -> u16 {
+        (self.binding >> 32) as u16
+    }
+
+    /// Row of `SERVICES`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn service(&self) -> u32 {
+        self.service as u32
+    }
+
+    /// Low half of `jiffies64` when a packet last used the entry.
+    #[must_use]
+    #[inline(always)]
+    pub const fn last_seen(&self) -> u32 {
+        (self.service >> 32) as u32
     }
 
     /// The new address and port.
     #[must_use]
     pub const fn rewritten(&self) -> SocketAddrV4 {
-        socket(self.address, self.port)
+        socket(self.address(), self.port())
     }
+}
 
-    /// Whether the entry rewrites replies.
+/// Print of where a packet came from: its source MAC address, given as the four and two bytes it is read in, and the
+/// low 16 bits of the interface's index.
+#[must_use]
+#[inline(always)]
+pub const fn ingress_print(mac_head: u32, mac_tail: u16, ifindex: u32) -> u64 {
+    mac_head as u64 | (mac_tail as u64) << 32 | (ifindex as u64) << 48
+}
+
+impl FlowEntry {
+    /// The entry as it stands in a snapshot; `None` where it is free or was caught while being written.
     #[must_use]
-    #[inline(always)]
-    pub const fn is_reverse(&self) -> bool {
-        self.flags & Self::REVERSE != 0
+    pub fn read(&self) -> Option<(FlowKey, Recipe)> {
+        let words = &self.words;
+        let key = FlowKey {
+            addresses: words[field::ADDRESSES],
+            rest: words[field::REST] & FlowKey::REST,
+        };
+        let free = words[field::TAG] == 0 || words[field::TAG] & 1 == 1 || key.addresses == 0;
+        (!free).then_some((
+            key,
+            Recipe {
+                rest: words[field::REST],
+                rewrite: words[field::REWRITE],
+                binding: words[field::BINDING],
+                service: words[field::SERVICE],
+                way: words[field::WAY],
+            },
+        ))
     }
 }
 
 const fn socket(address: u32, port: u16) -> SocketAddrV4 {
-    let [a, b, c, d] = address.to_ne_bytes();
-    SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be(port))
+    let octets = address.to_ne_bytes();
+    SocketAddrV4::new(
+        Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]),
+        u16::from_be(port),
+    )
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 16);
-const _: () = assert!(size_of::<FlowEntry>() == 32);
+const _: () = assert!(size_of::<FlowEntry>() == 64);
+const _: () = assert!(size_of::<FlowBucket>() == 256);

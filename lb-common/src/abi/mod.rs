@@ -16,11 +16,11 @@ pub use control::{
     ServiceRow, address_bytes, address_from_bytes,
 };
 pub use counters::{Cursor, FlowCounters, NeighbourWanted, RateWindow};
-pub use flow::{FlowEntry, FlowKey};
+pub use flow::{FlowBucket, FlowEntry, FlowKey, Recipe, WAYS, field, ingress_print, meta};
 pub use ids::{BackendId, InterfaceSlot, NextHopId, ServiceId};
 
 /// Changes with every change to the bytes of a pinned map; an agent refuses maps of another version.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Rows of `SERVICES`; row 0 is never used.
 pub const MAX_SERVICES: u32 = 8_192;
@@ -36,5 +36,7 @@ pub const MAX_SLOTS: u32 = 1 << 20;
 pub const FILTER_WORDS: u32 = 1 << 10;
 /// Rows of `COUNTERS_VERDICTS`.
 pub const MAX_VERDICTS: u32 = 64;
+/// Rows of `COUNTERS_TABLE`.
+pub const MAX_TABLE_EVENTS: u32 = 16;
 /// Entries of `FLOWS` where the configuration does not say; a flow in mode `nat` takes two.
 pub const DEFAULT_FLOW_ENTRIES: u32 = 1 << 18;

@@ -138,7 +138,7 @@ impl Way {
     }
 
     /// The word of the way back to where a packet came from: `print` holds its source MAC address in the low 48 bits
-    /// ([`super::FlowEntry::ingress_print`]), `interface` is the slot of the interface that received it.
+    /// ([`super::ingress_print`]), `interface` is the slot of the interface that received it.
     #[must_use]
     #[inline(always)]
     pub const fn back(print: u64, interface: u8) -> u64 {
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn the_way_back_leads_to_the_sender() {
         let mac = [2, 0, 0, 0, 0, 7];
-        let print = crate::abi::FlowEntry::ingress_print(
+        let print = crate::abi::ingress_print(
             u32::from_le_bytes([2, 0, 0, 0]),
             u16::from_le_bytes([0, 7]),
             0x1_2345,

@@ -38,6 +38,32 @@ impl Frame {
         self.put::<u32, 34>(kind.ports(flow));
     }
 
+    /// Makes the checksums of a UDP datagram right, for hosts that look at them. `kind`'s are right for addresses and
+    /// ports of zero, so that what was put there is added (RFC 1624, with an old value of zero).
+    #[inline(always)]
+    pub(crate) fn seal_udp(&self, kind: &Kind, flow: u64) {
+        let addresses = kind.addresses(flow);
+        let addresses = (addresses & 0xffff)
+            + (addresses >> 16 & 0xffff)
+            + (addresses >> 32 & 0xffff)
+            + (addresses >> 48);
+        let ports = u64::from(kind.ports(flow));
+        let ports = (ports & 0xffff) + (ports >> 16);
+        self.put::<u16, 24>(add(self.get::<u16, 24>(), addresses));
+        self.put::<u16, 40>(add(self.get::<u16, 40>(), addresses + ports));
+    }
+
+    /// Sends the frame to who sent it.
+    #[inline(always)]
+    pub(crate) fn swap_macs(&self) {
+        let (to_head, to_tail) = (self.get::<u32, 0>(), self.get::<u16, 4>());
+        let (from_head, from_tail) = (self.get::<u32, 6>(), self.get::<u16, 10>());
+        self.put::<u32, 0>(from_head);
+        self.put::<u16, 4>(from_tail);
+        self.put::<u32, 6>(to_head);
+        self.put::<u16, 10>(to_tail);
+    }
+
     #[inline(always)]
     fn put<T, const AT: usize>(&self, word: T) {
         const { assert!(AT + size_of::<T>() <= FRAME) };
@@ -52,4 +78,13 @@ impl Frame {
         // SAFETY: as in `put`.
         unsafe { self.0.byte_add(AT).cast::<T>().read_volatile() }
     }
+}
+
+/// A checksum with more summed up in it; `more` is a sum of few 16-bit words.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
+const fn add(checksum: u16, more: u64) -> u16 {
+    let sum = !checksum as u64 + more;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
 }

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) next: u64,
     /// State of the generator of random flows.
     pub(crate) random: u64,
+    /// Destination port that frames should arrive with.
+    pub(crate) wanted_port: u64,
 }
 
 /// One kind of packet.
@@ -70,6 +72,16 @@ pub(crate) struct Tally {
     pub(crate) actions: [u64; Tally::ROWS],
     /// Packets that left with another address than [`Kind::rewritten`], of the first kind and of the last.
     pub(crate) strays: [u64; 2],
+}
+
+/// Frames that arrived at an end, counted on each CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Arrived {
+    /// IPv4, to the port that [`Plan::wanted_port`] names.
+    pub(crate) wanted: u64,
+    /// All others.
+    pub(crate) others: u64,
 }
 
 impl Tally {

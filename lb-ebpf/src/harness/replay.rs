@@ -13,18 +13,17 @@ use core::{arch::asm, ffi::c_void};
 use aya_ebpf::{
     EbpfContext,
     bindings::xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX},
-    btf_maps::{Array, PerCpuArray, ProgramArray},
+    btf_maps::{PerCpuArray, ProgramArray},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 
 use crate::{
     frame::Frame,
+    pick::{PLAN, pick},
     plan::{PACKETS, Plan, Tally},
 };
 
-#[btf_map]
-static PLAN: Array<Plan, 1> = Array::new();
 #[btf_map]
 static TALLY: PerCpuArray<Tally, 1> = PerCpuArray::new();
 /// The program under test.
@@ -73,33 +72,6 @@ fn packet(context: &XdpContext, plan: &mut Plan, tally: &mut Tally, kind: usize)
     };
     tally.strays[kind] += u64::from(address != kind_of_packet.rewritten.of(flow));
     Some(())
-}
-
-/// Chooses the flow of the next packet.
-#[inline(always)]
-fn pick(plan: &mut Plan, kind: usize) -> u64 {
-    let kind = &plan.kinds[kind];
-    if kind.random == 0 {
-        let index = plan.next;
-        plan.next = if index + 1 >= kind.flows {
-            0
-        } else {
-            index + 1
-        };
-        return index;
-    }
-    // Knuth's 64-bit linear congruential generator (MMIX); only its upper half is random enough.
-    plan.random = plan
-        .random
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
-    let word = plan.random >> 32;
-    let any = (word * kind.flows) >> 32;
-    let hot = ((word * u64::from(kind.hot_flows)) >> 32) * u64::from(kind.hot_stride);
-    // Without a branch: the processor would mispredict it, more often in some rows than in others.
-    let draw = (plan.random >> 22) & 0x3ff;
-    let take_hot = (draw.cast_signed() - i64::from(kind.hot_share)) >> 63;
-    any ^ ((any ^ hot) & take_hot.cast_unsigned())
 }
 
 /// Calls the program under test. Its own function, so that the tail call comes back here.

@@ -17,9 +17,15 @@ const MODE: u32 = 0o660;
 pub enum SocketError {
     /// An agent listens there.
     #[error(
-        "another agent answers at {0}\n   mend: stop it, or give this one an `instance` or a `socket` of its own"
+        "process {pid} answers at {path}: another agent runs\n   mend: stop it, or give this one an `instance` or \
+         a `socket` of its own"
     )]
-    Living(PathBuf),
+    Living {
+        /// The socket.
+        path: PathBuf,
+        /// Who listens; 0 where that is in another PID namespace.
+        pid: i32,
+    },
     /// The path is taken by something that this agent did not make.
     #[error("{0} is there and is not a socket\n   mend: remove it, or change `socket` in [agent]")]
     Foreign(PathBuf),
@@ -77,10 +83,15 @@ pub fn bind(path: &Path) -> Result<Socket, SocketError> {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(SocketError::Foreign(path.to_owned()));
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => {
-            return Err(SocketError::Living(path.to_owned()));
+        Ok(_) => {
+            if let Ok(stream) = UnixStream::connect(path) {
+                let path = path.to_owned();
+                return Err(SocketError::Living {
+                    path,
+                    pid: peer(&stream),
+                });
+            }
         }
-        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
@@ -105,6 +116,12 @@ fn place(beside: &Path, path: &Path) -> io::Result<UnixListener> {
     fs::set_permissions(beside, fs::Permissions::from_mode(MODE))?;
     fs::rename(beside, path)?;
     Ok(listener)
+}
+
+/// The process that listens on the other end.
+fn peer(stream: &UnixStream) -> i32 {
+    let credentials = rustix::net::sockopt::socket_peercred(stream);
+    credentials.map_or(0, |credentials| credentials.pid.as_raw_pid())
 }
 
 fn mend(cause: &io::Error) -> &'static str {

@@ -44,15 +44,34 @@ pub(super) fn watch(model: &Model, tables: &Tables) -> Watch {
     Watch { interfaces: model.interfaces.iter().map(|interface| interface.name.clone()).collect(), destinations }
 }
 
-/// What the maps in force say of a backend of a pool: in rotation of a service, out of it, or unknown.
-pub(super) fn adopted(model: &Model, tables: &Tables, pool: &str, backend: SocketAddr) -> Option<bool> {
-    tables.tenants().find(|(_, address, _)| *address == backend)?;
-    let services = model.services.iter().filter(|service| service.pool == pool);
-    let in_force = services.filter_map(|service| {
-        let address = ServiceAddress { address: service.address, protocol: service.protocol };
-        tables.service_in_force(address)
-    });
-    in_force.map(|(_, row)| tables.rotation(row).contains(&backend)).reduce(|one, other| one || other)
+/// What the maps in force say of backends.
+pub(super) struct Adopted {
+    known: BTreeSet<SocketAddr>,
+    /// Of each pool that a service in force uses, the backends that take new flows.
+    rotations: BTreeMap<String, BTreeSet<SocketAddr>>,
+}
+
+impl Adopted {
+    pub(super) fn new(model: &Model, tables: &Tables) -> Self {
+        let mut rotations: BTreeMap<String, BTreeSet<SocketAddr>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for service in &model.services {
+            let address = ServiceAddress { address: service.address, protocol: service.protocol };
+            let Some((_, row)) = tables.service_in_force(address) else { continue };
+            let rotation = rotations.entry(service.pool.clone()).or_default();
+            // Services of one pool mostly share their slots.
+            if seen.insert((service.pool.as_str(), row.slots)) {
+                rotation.extend(tables.rotation(row));
+            }
+        }
+        Self { known: tables.tenants().map(|(_, address, _)| address).collect(), rotations }
+    }
+
+    /// In rotation of a service of the pool, out of it, or unknown.
+    pub(super) fn state(&self, pool: &str, backend: SocketAddr) -> Option<bool> {
+        let rotation = self.rotations.get(pool)?;
+        self.known.contains(&backend).then(|| rotation.contains(&backend))
+    }
 }
 
 fn interfaces(model: &Model, network: &Observation) -> BTreeMap<String, Interface> {

@@ -43,6 +43,7 @@ use self::{
     task::{Core, Parts},
 };
 use crate::{
+    addresses,
     dataplane::{AttachError, Dataplane, Kernel, OpenError, Place, TableError},
     health::{CheckResult, Checks},
     model::Model,
@@ -102,6 +103,8 @@ pub async fn start(start: Start) -> Result<(Handle, JoinHandle<()>), StartError>
     let started = SystemTime::now();
     let place = Place { instance: model.instance.clone(), pin_root: model.pin_root.clone() };
     let settings = model.data_plane;
+    let interfaces: Vec<_> = model.interfaces.iter().map(|interface| interface.name.clone()).collect();
+    let managed = model.manage_addresses;
     let opened = spawn_blocking(move || Kernel::open(&place, settings)).await;
     let mut kernel = opened.map_err(|_| PlaneLost)??;
     let adopted = kernel.adopted();
@@ -133,6 +136,12 @@ pub async fn start(start: Start) -> Result<(Handle, JoinHandle<()>), StartError>
     let (checks, plane) = (Box::new(checks), Box::new(kernel));
     let core = Core::new(Parts { model: Arc::new(model), checks, host, plane, report });
     let task = core.begin(inputs).await?;
+    if adopted && !managed {
+        // An earlier agent may have been told to manage them, and killed.
+        for address in addresses::remove(&interfaces).await? {
+            tracing::info!(%address, "VIP of an earlier configuration removed");
+        }
+    }
     Ok((Handle(handle_in), tokio::spawn(task)))
 }
 

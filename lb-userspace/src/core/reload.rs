@@ -9,7 +9,7 @@ use std::{
 use super::{
     ReloadReply,
     attachments::Attachment,
-    desired::{adopted, desired, watch},
+    desired::{Adopted, desired, watch},
     difference::difference,
     health::Health,
     host::Host,
@@ -63,11 +63,10 @@ impl<H: Host> Core<H> {
             self.attachments.forget(&interface.name);
         }
         self.model = model;
-        let tables = &self.actual.tables;
-        let (model, health) = (&self.model, &mut self.health);
-        health.reconfigure(model, SystemTime::now(), |pool, backend| {
+        let adopted = Adopted::new(&self.model, &self.actual.tables);
+        self.health.reconfigure(&self.model, SystemTime::now(), |pool, backend| {
             // A backend that some service of the pool sends flows to stays where it is; others begin unknown.
-            adopted(model, tables, &pool.name, backend.address).filter(|in_rotation| *in_rotation)
+            adopted.state(&pool.name, backend.address).filter(|in_rotation| *in_rotation)
         });
         let watch = watch(&self.model, &self.actual.tables);
         if watch != self.watch {

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     StartError,
     attachments::Attachments,
-    desired::{adopted, watch},
+    desired::{Adopted, watch},
     health::{self, Health},
     host::{Checking, Host},
     inputs::{Input, Inputs},
@@ -152,10 +152,9 @@ impl<H: Host> Core<H> {
                 return Err(StartError::NoInterface(interface.name.clone()));
             }
         }
-        let tables = &self.actual.tables;
-        let model = &self.model;
-        self.health.reconfigure(model, SystemTime::now(), |pool, backend| {
-            adopted(model, tables, &pool.name, backend.address)
+        let adopted = Adopted::new(&self.model, &self.actual.tables);
+        self.health.reconfigure(&self.model, SystemTime::now(), |pool, backend| {
+            adopted.state(&pool.name, backend.address)
         });
         if let Some(error) = self.reconcile_maps().await? {
             return Err(error.into());

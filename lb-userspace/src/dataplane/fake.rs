@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use lb_common::abi::{FlowCounters, MAX_VERDICTS};
+use lb_common::abi::{FlowCounters, MAX_TABLE_EVENTS, MAX_VERDICTS};
 
 use super::{
     AttachError, Attached, Dataplane, Events, InForce, InForceMode, Link, ProgramInForce, Readings, ReloadError, TableError, Target,
@@ -140,6 +140,13 @@ impl Readings for Fake {
         Ok(self.state().tables.clone())
     }
 
+    fn last_rows(&self) -> (u32, u32) {
+        let state = self.state();
+        let service = state.tables.owners().map(|(id, ..)| id.get()).max();
+        let backend = state.tables.tenants().map(|(id, ..)| u32::from(id.get())).max();
+        (service.unwrap_or(0), backend.unwrap_or(0))
+    }
+
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
         let state = self.state();
         let attached = state.links.values().any(|(index, _)| *index == ifindex);
@@ -159,6 +166,14 @@ impl Readings for Fake {
     fn verdicts(&self) -> io::Result<Vec<u64>> {
         let state = self.state();
         Ok((0..MAX_VERDICTS).map(|row| state.counters.2.get(&row).copied().unwrap_or_default()).collect())
+    }
+
+    fn flow_capacity(&self) -> u64 {
+        4_096
+    }
+
+    fn table_events(&self) -> io::Result<Vec<u64>> {
+        Ok(vec![0; MAX_TABLE_EVENTS as usize])
     }
 
     fn census(&self, _: u32) -> io::Result<FlowCensus> {

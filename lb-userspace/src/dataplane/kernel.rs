@@ -7,6 +7,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
+use lb_common::abi::ConfigRow;
 use tokio::task::AbortHandle;
 
 use super::{
@@ -33,6 +34,7 @@ pub struct Kernel {
     shapes: Vec<Shape>,
     adopted: bool,
     ticks_per_second: u32,
+    flow_seed: u64,
     program: Arc<Mutex<Program>>,
     readings: Arc<KernelReadings>,
     maps: Arc<Mutex<Maps>>,
@@ -49,8 +51,9 @@ impl Kernel {
     /// # Errors
     /// See [`OpenError`]; what was in force before stays, and what was made is removed again.
     pub fn open(place: &Place, settings: DataPlane) -> Result<Self, OpenError> {
-        let (pins, shapes, adopted) = prepare(place, settings)?;
-        match Self::load(pins, shapes, adopted, settings) {
+        let (pins, shapes, in_force) = prepare(place, settings)?;
+        let adopted = in_force.is_some();
+        match Self::load(pins, shapes, in_force, settings) {
             Ok(kernel) => Ok(kernel),
             Err((pins, error)) => {
                 if !adopted && let Err(left) = pins.unpin_maps().and_then(|()| pins.remove_directory()) {
@@ -61,25 +64,41 @@ impl Kernel {
         }
     }
 
-    fn load(pins: Pins, shapes: Vec<Shape>, adopted: bool, settings: DataPlane) -> Result<Self, (Pins, OpenError)> {
+    fn load(
+        pins: Pins,
+        shapes: Vec<Shape>,
+        in_force: Option<ConfigRow>,
+        settings: DataPlane,
+    ) -> Result<Self, (Pins, OpenError)> {
         let parts = || -> Result<_, OpenError> {
-            let mut program = Program::load(pins.directory(), &shapes, settings)?;
+            let flow_seed = match in_force {
+                Some(config) => config.flow_seed,
+                None => secret().map_err(OpenError::Random)?,
+            };
+            let mut program = Program::load(pins.directory(), &shapes, settings, flow_seed)?;
             let ticks_per_second = clock::measure(|| program.ticks().map_err(|error| io_error(&error)))?;
             let maps = Arc::new(Mutex::new(Maps::open(&pins).map_err(map_error)?));
+            if in_force.is_none() {
+                // The next start needs it to find the flows of this one.
+                let row = ConfigRow { flow_seed, ..ConfigRow::default() };
+                let mut maps = maps.lock().unwrap_or_else(PoisonError::into_inner);
+                maps.apply(&Change::Config(row)).map_err(|error| map_error((error.map, error.cause)))?;
+            }
             let events = open_map(&pins, "EVENTS")
                 .and_then(|map| RingBuf::try_from(map).map_err(|error| io_error(&error)))
                 .map_err(|cause| map_error(("EVENTS", cause)))?;
             let log = follow_log(&mut program, settings);
             let program = Arc::new(Mutex::new(program));
             let readings = KernelReadings::open(pins.directory(), Arc::clone(&program), Arc::clone(&maps)).map_err(map_error)?;
-            Ok((ticks_per_second, maps, events, log, program, readings))
+            Ok((ticks_per_second, flow_seed, maps, events, log, program, readings))
         };
         match parts() {
-            Ok((ticks_per_second, maps, events, log, program, readings)) => Ok(Self {
+            Ok((ticks_per_second, flow_seed, maps, events, log, program, readings)) => Ok(Self {
                 pins,
                 shapes,
-                adopted,
+                adopted: in_force.is_some(),
                 ticks_per_second,
+                flow_seed,
                 program,
                 readings: Arc::new(readings),
                 maps,
@@ -157,7 +176,7 @@ impl Dataplane for Kernel {
     }
 
     fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError> {
-        let mut new = Program::load(self.pins.directory(), &self.shapes, settings)?;
+        let mut new = Program::load(self.pins.directory(), &self.shapes, settings, self.flow_seed)?;
         if let Err(error) = self.put_into_links(&new) {
             if let Err(second) = self.put_into_links(&self.program()) {
                 tracing::error!(event = "reload_failed", "the earlier program can't be put back: {second}");
@@ -229,4 +248,11 @@ fn follow_log(program: &mut Program, settings: DataPlane) -> Option<AbortHandle>
 
 fn map_error((map, cause): (&'static str, io::Error)) -> OpenError {
     OpenError::Map { map, cause }
+}
+
+/// A number that nobody else knows.
+fn secret() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(bytes))
 }

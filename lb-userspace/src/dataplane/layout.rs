@@ -4,9 +4,9 @@ use std::{fmt, path::Path};
 
 use aya::maps::{MapError, MapInfo, MapType};
 use lb_common::abi::{
-    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowCounters, FlowEntry, FlowKey, InterfaceRow, MAX_BACKENDS,
-    MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS, MAX_VERDICTS, NextHopRow, RateWindow, ServiceKey,
-    ServiceRow,
+    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow, MAX_BACKENDS,
+    MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NextHopRow, RateWindow,
+    ServiceKey, ServiceRow, WAYS,
 };
 
 /// `BPF_F_MMAPABLE`.
@@ -15,6 +15,8 @@ const SHARED: u32 = 1 << 10;
 const READ_ONLY: u32 = 1 << 7;
 /// Name of the flow table, whose size the configuration gives.
 pub(super) const FLOWS: &str = "FLOWS";
+/// Name of the map with a lock for each pair of the flow table's buckets.
+pub(super) const FLOW_LOCKS: &str = "FLOW_LOCKS";
 
 /// What a map must be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,6 +45,11 @@ impl fmt::Display for Misfit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "its {} is {} instead of {}", self.what, self.found, self.needed)
     }
+}
+
+/// Buckets of a flow table with room for at least so many entries: a power of two, so that a mask takes a hash to one.
+pub(super) fn buckets(flow_entries: u32) -> u32 {
+    flow_entries.div_ceil(WAYS).max(2).next_power_of_two()
 }
 
 /// Every pinned map, where the flow table has so many entries.
@@ -79,10 +86,12 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
         shared("BACKENDS", size_of::<BackendRow>(), MAX_BACKENDS),
         shared("NEXT_HOPS", size_of::<NextHopRow>(), MAX_NEXT_HOPS),
         shared("INTERFACES", size_of::<InterfaceRow>(), MAX_INTERFACES),
-        table(FLOWS, MapType::LruHash, size_of::<FlowKey>(), size_of::<FlowEntry>(), flow_entries),
+        shared(FLOWS, size_of::<FlowBucket>(), buckets(flow_entries)),
+        own(FLOW_LOCKS, size_of::<u64>(), buckets(flow_entries) / 2),
         per_cpu("COUNTERS_SERVICES", size_of::<FlowCounters>(), MAX_SERVICES),
         per_cpu("COUNTERS_BACKENDS", size_of::<FlowCounters>(), MAX_BACKENDS),
         per_cpu("COUNTERS_VERDICTS", size_of::<u64>(), MAX_VERDICTS),
+        per_cpu("COUNTERS_TABLE", size_of::<u64>(), MAX_TABLE_EVENTS),
         per_cpu("RATE_LIMITS", size_of::<RateWindow>(), 1),
         array("DEVICES", MapType::DevMap, 8, MAX_INTERFACES, READ_ONLY),
         table("EVENTS", MapType::RingBuf, 0, 0, EVENTS),

@@ -95,6 +95,15 @@ impl Maps {
         Ok(tables)
     }
 
+    /// The last rows of `SERVICES` and of `BACKENDS` that have a tenant.
+    pub(super) fn last_rows(&self) -> (u32, u32) {
+        let service = |row: &u32| service_row(self.services.row(*row)).in_use != 0;
+        let backend = |row: &u32| BackendState::unpack(self.backends.load(*row, 0)).flags & BackendState::IN_USE != 0;
+        let last_service = (1..self.services.rows()).rev().find(service);
+        let last_backend = (1..self.backends.rows()).rev().find(backend);
+        (last_service.unwrap_or(0), last_backend.unwrap_or(0))
+    }
+
     pub(super) fn apply(&mut self, change: &Change) -> Result<(), TableError> {
         let store = |map, result: io::Result<()>| {
             result.map_err(|cause| TableError { map, action: "write", cause })

@@ -111,6 +111,9 @@ pub trait Readings: Send + Sync + 'static {
     /// A map can't be read.
     fn tables(&self) -> Result<Tables, TableError>;
 
+    /// The last rows of `SERVICES` and of `BACKENDS` that are in use; 0 where none is.
+    fn last_rows(&self) -> (u32, u32);
+
     /// The XDP program on an interface, whosever it is; `None` where there is none.
     ///
     /// # Errors
@@ -134,6 +137,15 @@ pub trait Readings: Send + Sync + 'static {
     /// # Errors
     /// The map can't be read.
     fn verdicts(&self) -> io::Result<Vec<u64>>;
+
+    /// What happened to the flow table, over all CPUs; see [`lb_common::table::Event`].
+    ///
+    /// # Errors
+    /// The map can't be read.
+    fn table_events(&self) -> io::Result<Vec<u64>>;
+
+    /// Entries that the flow table can hold.
+    fn flow_capacity(&self) -> u64;
 
     /// Counts the flow table; may take milliseconds.
     ///

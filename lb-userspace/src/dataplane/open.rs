@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData, MapError};
-use lb_common::abi::LAYOUT_VERSION;
+use lb_common::abi::{ConfigRow, LAYOUT_VERSION};
 
 use super::{
     ClockError, LoadError, Misfit, PinsError, io_error,
@@ -99,25 +99,28 @@ pub enum OpenError {
         /// Why not.
         cause: io::Error,
     },
+    /// No random number for the flow table's secret.
+    #[error("the kernel gives no random number for the flow table's hash: {0}")]
+    Random(io::Error),
     /// The kernel's clock.
     #[error(transparent)]
     Clock(#[from] ClockError),
 }
 
 /// Locks an instance's pins and says whether there is a data plane to adopt. What an unfinished start left is removed.
-pub(super) fn prepare(place: &Place, settings: DataPlane) -> Result<(Pins, Vec<Shape>, bool), OpenError> {
+pub(super) fn prepare(place: &Place, settings: DataPlane) -> Result<(Pins, Vec<Shape>, Option<ConfigRow>), OpenError> {
     let missing = privilege::missing();
     if !missing.is_empty() {
         return Err(OpenError::Privilege(missing));
     }
     let pins = Pins::create(&place.pin_root, &place.instance)?;
     let shapes = shapes(settings.flow_entries);
-    let adopts = survey(&pins, &shapes, place)?;
-    Ok((pins, shapes, adopts))
+    let in_force = survey(&pins, &shapes, place)?;
+    Ok((pins, shapes, in_force))
 }
 
-/// Looks at what is pinned; `true` where it is a data plane that fits.
-fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<bool, OpenError> {
+/// Looks at what is pinned; gives its configuration where it is a data plane that fits.
+fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigRow>, OpenError> {
     let mend = || detach_command(place);
     let pinned = pins.pinned(shapes)?;
     for shape in &pinned {
@@ -131,28 +134,28 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<bool, OpenErro
             None => {}
         }
     }
-    let version = match pinned.iter().any(|shape| shape.name == "CONFIG") {
-        true => layout_version(pins).map_err(|error| unreadable("CONFIG", &error, mend()))?,
-        false => 0,
+    let config = match pinned.iter().any(|shape| shape.name == "CONFIG") {
+        true => config_in_force(pins).map_err(|error| unreadable("CONFIG", &error, mend()))?,
+        false => ConfigRow::default(),
     };
     let attached = !pins.links()?.is_empty();
     let missing = shapes.iter().find(|shape| !pinned.contains(shape));
-    match (version, missing) {
+    match (config.layout_version, missing) {
         (0, _) if !attached => {
             // The version is written before the first packet can come: nothing has used these maps.
             pins.unpin_maps()?;
-            Ok(false)
+            Ok(None)
         }
         (_, Some(shape)) => Err(OpenError::Incomplete { map: shape.name, mend: mend() }),
-        (LAYOUT_VERSION, None) => Ok(true),
+        (LAYOUT_VERSION, None) => Ok(Some(config)),
         (found, None) => Err(OpenError::Layout { found, mend: mend() }),
     }
 }
 
-fn layout_version(pins: &Pins) -> Result<u32, MapError> {
+fn config_in_force(pins: &Pins) -> Result<ConfigRow, MapError> {
     let config = Map::from_map_data(MapData::from_pin(pins.map("CONFIG"))?)?;
     let config: Array<_, [u64; CONFIG_WORDS]> = config.try_into()?;
-    Ok(config_row(config.get(&0, 0)?).layout_version)
+    Ok(config_row(config.get(&0, 0)?))
 }
 
 fn detach_command(place: &Place) -> String {

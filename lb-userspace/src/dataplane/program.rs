@@ -8,7 +8,7 @@ use aya::{
 };
 use lb_common::abi::command;
 
-use super::layout::{FLOWS, Shape};
+use super::layout::{FLOW_LOCKS, FLOWS, Shape, buckets};
 use crate::model::{DataPlane, DataPlaneLog};
 
 /// Entry point for packets.
@@ -71,10 +71,22 @@ pub(super) struct Program {
 
 impl Program {
     /// Loads the object with the maps that are pinned in `directory`; makes and pins those that are not there.
-    pub(super) fn load(directory: &Path, shapes: &[Shape], settings: DataPlane) -> Result<Self, LoadError> {
+    ///
+    /// `flow_seed` is the secret of the flow table's hash, the one that its entries were placed by.
+    pub(super) fn load(
+        directory: &Path,
+        shapes: &[Shape],
+        settings: DataPlane,
+        flow_seed: u64,
+    ) -> Result<Self, LoadError> {
+        let buckets = buckets(settings.flow_entries);
+        let mask = buckets - 1;
         let level = log_level(settings.log);
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries(FLOWS, settings.flow_entries);
+        loader.map_max_entries(FLOWS, buckets);
+        loader.map_max_entries(FLOW_LOCKS, buckets / 2);
+        loader.override_global("FLOW_MASK", &mask, true);
+        loader.override_global("FLOW_SEED", &flow_seed, true);
         loader.override_global(aya_log::LEVEL, &level, true);
         for shape in shapes {
             loader.map_pin_path(shape.name, directory.join(shape.name));

@@ -7,26 +7,32 @@ use std::{
 };
 
 use aya::maps::MapData;
-use lb_common::abi::{FlowCounters, MAX_VERDICTS};
+use lb_common::{
+    abi::{FlowCounters, FlowEntry, MAX_TABLE_EVENTS, MAX_VERDICTS, WAYS},
+    flow::Clock,
+};
 
 use super::{
     InForce, ProgramInForce, Readings, TableError, io_error, layout::FLOWS, maps::Maps, program::Program, query,
-    syscall::Batches,
+    shared::SharedArray, syscall::Batches,
 };
 use crate::{
-    observe::flows::{FlowCensus, census},
+    observe::flows::FlowCensus,
     plan::Tables,
 };
 
+/// Words of an entry of the flow table.
+const ENTRY_WORDS: usize = size_of::<FlowEntry>() / size_of::<u64>();
 /// Rows of counters read at once; small, because each has a copy for every CPU.
 const ROWS_AT_ONCE: usize = 64;
 
 /// The maps that are only read, with descriptors of their own.
 pub(super) struct KernelReadings {
-    flows: MapData,
+    flows: SharedArray,
     services: MapData,
     backends: MapData,
     verdicts: MapData,
+    table_events: MapData,
     program: Arc<Mutex<Program>>,
     maps: Arc<Mutex<Maps>>,
 }
@@ -42,10 +48,11 @@ impl KernelReadings {
             MapData::from_pin(directory.join(name)).map_err(|error| (name, io_error(&error)))
         };
         Ok(Self {
-            flows: open(FLOWS)?,
+            flows: SharedArray::map_read_only(&open(FLOWS)?).map_err(|cause| (FLOWS, cause))?,
             services: open("COUNTERS_SERVICES")?,
             backends: open("COUNTERS_BACKENDS")?,
             verdicts: open("COUNTERS_VERDICTS")?,
+            table_events: open("COUNTERS_TABLE")?,
             program,
             maps,
         })
@@ -55,6 +62,10 @@ impl KernelReadings {
 impl Readings for KernelReadings {
     fn tables(&self) -> Result<Tables, TableError> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner).tables()
+    }
+
+    fn last_rows(&self) -> (u32, u32) {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner).last_rows()
     }
 
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
@@ -70,19 +81,26 @@ impl Readings for KernelReadings {
     }
 
     fn verdicts(&self) -> io::Result<Vec<u64>> {
-        let mut counts = vec![0; MAX_VERDICTS as usize];
-        rows(&self.verdicts, size_of::<u64>(), MAX_VERDICTS - 1, |row, copies| {
-            if let Some(count) = counts.get_mut(row) {
-                *count = words(copies).fold(0, u64::wrapping_add);
-            }
-        })?;
-        Ok(counts)
+        sums(&self.verdicts, MAX_VERDICTS)
+    }
+
+    fn flow_capacity(&self) -> u64 {
+        u64::from(self.flows.rows()) * u64::from(WAYS)
+    }
+
+    fn table_events(&self) -> io::Result<Vec<u64>> {
+        sums(&self.table_events, MAX_TABLE_EVENTS)
     }
 
     fn census(&self, ticks_per_second: u32) -> io::Result<FlowCensus> {
         #[expect(clippy::cast_possible_truncation, reason = "entries hold the low half")]
         let now = self.ticks()? as u32;
-        census(self.flows.fd(), now, ticks_per_second)
+        let clock = Clock { now, ticks_per_second };
+        let ways = |bucket| (0..WAYS as usize).map(move |way| (bucket, way * ENTRY_WORDS));
+        let entries = (0..self.flows.rows()).flat_map(ways).map(|(bucket, first)| FlowEntry {
+            words: std::array::from_fn(|word| self.flows.load(bucket, first + word)),
+        });
+        Ok(FlowCensus::take(entries, &clock))
     }
 
     fn ticks(&self) -> io::Result<u64> {
@@ -115,6 +133,17 @@ fn rows(map: &MapData, value_size: usize, last: u32, mut each: impl FnMut(usize,
         }
     }
     Ok(())
+}
+
+/// One count for each row, over all CPUs.
+fn sums(map: &MapData, count: u32) -> io::Result<Vec<u64>> {
+    let mut counts = vec![0; count as usize];
+    rows(map, size_of::<u64>(), count - 1, |row, copies| {
+        if let Some(count) = counts.get_mut(row) {
+            *count = words(copies).fold(0, u64::wrapping_add);
+        }
+    })?;
+    Ok(counts)
 }
 
 fn counters(map: &MapData, last: u32) -> io::Result<Vec<FlowCounters>> {

@@ -36,14 +36,15 @@ fn address_of(words: [u64; 2]) -> [u8; 16] {
 }
 
 pub(super) fn config_words(row: &ConfigRow) -> [u64; CONFIG_WORDS] {
-    let [a, b, c, d, e, f] = row.reserved;
-    [join(row.layout_version, row.ticks_per_second), join(row.flags, row.interfaces), a, b, c, d, e, f]
+    let [a, b, c, d, e] = row.reserved;
+    let head = join(row.layout_version, row.ticks_per_second);
+    [head, join(row.flags, row.interfaces), row.flow_seed, a, b, c, d, e]
 }
 
 pub(super) fn config_row(words: [u64; CONFIG_WORDS]) -> ConfigRow {
-    let [head, tail, reserved @ ..] = words;
+    let [head, tail, flow_seed, reserved @ ..] = words;
     let ((layout_version, ticks_per_second), (flags, interfaces)) = (split(head), split(tail));
-    ConfigRow { layout_version, ticks_per_second, flags, interfaces, reserved }
+    ConfigRow { layout_version, ticks_per_second, flags, interfaces, flow_seed, reserved }
 }
 
 pub(super) fn service_words(row: &ServiceRow) -> [u64; SERVICE_WORDS] {
@@ -107,7 +108,7 @@ mod tests {
     fn words_are_the_rows_as_they_stand_in_memory() {
         let address = std::array::from_fn(|byte| u8::try_from(byte).unwrap() + 1);
         let config =
-            ConfigRow { layout_version: 1, ticks_per_second: 2, flags: 3, interfaces: 4, reserved: [5, 6, 7, 8, 9, 10] };
+            ConfigRow { layout_version: 1, ticks_per_second: 2, flags: 3, interfaces: 4, flow_seed: 5, reserved: [6, 7, 8, 9, 10] };
         assert_eq!(config_words(&config), raw(&config));
         assert_eq!(config_row(raw(&config)), config);
         let service = ServiceRow {

@@ -3,7 +3,11 @@
 //!
 //! A packet may read a word while it is written: each access is one aligned 64-bit load or store.
 
-use std::{io, os::fd::AsRawFd, ptr};
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+    ptr,
+};
 
 use aya::maps::MapData;
 use memmap2::{MmapOptions, MmapRaw};
@@ -22,14 +26,29 @@ impl SharedArray {
     /// # Errors
     /// It is not of that kind.
     pub(super) fn map(array: &MapData) -> io::Result<Self> {
+        Self::map_with(array, MmapOptions::map_raw)
+    }
+
+    fn map_with(
+        array: &MapData,
+        map: impl FnOnce(&MmapOptions, RawFd) -> io::Result<MmapRaw>,
+    ) -> io::Result<Self> {
         use std::os::fd::AsFd;
         let info = array.info().map_err(io::Error::other)?;
         // The kernel places values eight bytes apart or a multiple of it.
         let words_per_row = (info.value_size() as usize).div_ceil(size_of::<u64>());
         let rows = info.max_entries();
         let length = rows as usize * words_per_row * size_of::<u64>();
-        let memory = MmapOptions::new().len(length).map_raw(array.fd().as_fd().as_raw_fd())?;
+        let memory = map(MmapOptions::new().len(length), array.fd().as_fd().as_raw_fd())?;
         Ok(Self { memory, rows, words_per_row })
+    }
+
+    /// Maps an array for reading alone: no mistake of ours can change it.
+    ///
+    /// # Errors
+    /// It is not of that kind.
+    pub(super) fn map_read_only(array: &MapData) -> io::Result<Self> {
+        Self::map_with(array, MmapOptions::map_raw_read_only)
     }
 
     /// Rows of the array.
@@ -52,7 +71,8 @@ impl SharedArray {
     /// There is no such word.
     pub(super) fn store(&self, row: u32, word: usize, value: u64) -> io::Result<()> {
         let place = self.place(row, word).ok_or_else(|| io::Error::other(format!("there is no row {row}")))?;
-        // SAFETY: `place` lies within the mapping and is aligned; the mapping is writable and lives as long as `self`.
+        // SAFETY: `place` lies within the mapping and is aligned; the mapping is writable, for nothing is stored into one
+        // that was made for reading, and lives as long as `self`.
         unsafe { ptr::write_volatile(place, value) };
         Ok(())
     }

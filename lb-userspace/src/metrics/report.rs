@@ -147,6 +147,14 @@ fn packets(report: &StatusReport, registry: &Registry) -> Result<(), prometheus:
     for (reason, count) in &report.drops {
         drops.with_label_values(&[reason.as_str()]).inc_by(*count);
     }
+    let events = registry.counters(
+        "lb_flow_table_events_total",
+        "Entries evicted by kind, flows that found no entry, inserts lost to another CPU.",
+        &["event"],
+    )?;
+    for (event, count) in &report.flow_table.events {
+        events.with_label_values(&[event.as_str()]).inc_by(*count);
+    }
     let table = [
         (
             "lb_flow_table_entries",

@@ -14,6 +14,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -50,13 +51,25 @@ struct Memory {
 /// Flows, packets and bytes a second.
 const RATES: usize = 3;
 
+/// Counters and rates by id.
+type Counted<Id> = BTreeMap<Id, (FlowCounters, [f64; RATES])>;
+
+struct Counts {
+    services: Counted<ServiceId>,
+    backends: Counted<BackendId>,
+}
+
 /// Everything that was read for one report.
 #[derive(Default)]
 struct Seen {
     tables: Tables,
-    services: BTreeMap<ServiceId, (FlowCounters, [f64; RATES])>,
-    backends: BTreeMap<BackendId, (FlowCounters, [f64; RATES])>,
+    /// Rows of `BACKENDS` by tenant.
+    rows: BTreeMap<SocketAddr, BackendId>,
+    services: Counted<ServiceId>,
+    backends: Counted<BackendId>,
     verdicts: Vec<u64>,
+    table_events: Vec<u64>,
+    flow_capacity: u64,
     census: Arc<FlowCensus>,
     program: Option<ProgramInForce>,
     attached: BTreeMap<String, InForce>,
@@ -74,8 +87,7 @@ impl Observer {
     /// # Errors
     /// A map can't be read.
     pub fn sample(&self, now: Instant) -> io::Result<()> {
-        let tables = self.readings.tables().map_err(io::Error::other)?;
-        self.count(&tables, now).map(drop)
+        self.count(now).map(drop)
     }
 
     /// What the flow table refers to at `now`.
@@ -103,16 +115,19 @@ impl Observer {
 
     fn look(&self, known: &Known, now: Instant) -> io::Result<Seen> {
         let tables = self.readings.tables().map_err(io::Error::other)?;
-        let (services, backends) = self.count(&tables, now)?;
+        let Counts { services, backends } = self.count(now)?;
         let present = known.interfaces.iter().filter_map(|interface| Some((&interface.name, interface.ifindex?)));
         // An interface may go away at any moment.
         let attached = present.filter_map(|(name, ifindex)| {
             Some((name.clone(), self.readings.attached(ifindex).ok().flatten()?))
         });
         Ok(Seen {
+            rows: tables.tenants().map(|(id, address, _)| (address, id)).collect(),
             services,
             backends,
             verdicts: self.readings.verdicts()?,
+            table_events: self.readings.table_events()?,
+            flow_capacity: self.readings.flow_capacity(),
             census: self.census(now, CENSUS_AGE)?,
             program: Some(self.readings.program()?),
             attached: attached.collect(),
@@ -120,28 +135,18 @@ impl Observer {
         })
     }
 
-    /// Reads the counters of every row in use, and the rates since the last time.
-    #[expect(clippy::type_complexity, reason = "two tables of the same shape, taken apart at once")]
-    fn count(
-        &self,
-        tables: &Tables,
-        now: Instant,
-    ) -> io::Result<(
-        BTreeMap<ServiceId, (FlowCounters, [f64; RATES])>,
-        BTreeMap<BackendId, (FlowCounters, [f64; RATES])>,
-    )> {
-        let service_ids: Vec<_> = tables.owners().map(|(id, ..)| id).collect();
-        let backend_ids: Vec<_> = tables.tenants().map(|(id, ..)| id).collect();
-        let services = self.readings.services(service_ids.last().map_or(0, |id| id.get()))?;
-        let backends = self.readings.backends(backend_ids.last().map_or(0, |id| id.get().into()))?;
-        let services = pick(service_ids, |id| id.get() as usize, &services);
-        let backends = pick(backend_ids, |id| usize::from(id.get()), &backends);
+    /// Reads the counters of all rows up to the last in use, and the rates since the last time.
+    fn count(&self, now: Instant) -> io::Result<Counts> {
+        let (last_service, last_backend) = self.readings.last_rows();
+        let services = numbered(self.readings.services(last_service)?, ServiceId::new);
+        let backends = self.readings.backends(last_backend)?;
+        let backends = numbered(backends, |row| BackendId::new(u16::try_from(row).ok()?));
         let mut memory = self.memory();
         memory.services.observe(now, totals(&services));
         memory.backends.observe(now, totals(&backends));
         let services = services.into_iter().map(|(id, counters)| (id, (counters, memory.services.of(&id))));
         let backends = backends.into_iter().map(|(id, counters)| (id, (counters, memory.backends.of(&id))));
-        Ok((services.collect(), backends.collect()))
+        Ok(Counts { services: services.collect(), backends: backends.collect() })
     }
 
     /// A count of the flow table that is no older than `age`.
@@ -162,9 +167,9 @@ impl Observer {
     }
 }
 
-fn pick<Id: Ord>(ids: Vec<Id>, row: impl Fn(&Id) -> usize, counters: &[FlowCounters]) -> BTreeMap<Id, FlowCounters> {
-    let of = |id: &Id| counters.get(row(id)).copied().unwrap_or_default();
-    ids.into_iter().map(|id| (of(&id), id)).map(|(counters, id)| (id, counters)).collect()
+/// Counters by id; row 0 has none.
+fn numbered<Id: Ord>(counters: Vec<FlowCounters>, id: impl Fn(u32) -> Option<Id>) -> BTreeMap<Id, FlowCounters> {
+    (0..).zip(counters).filter_map(|(row, counters)| Some((id(row)?, counters))).collect()
 }
 
 /// What rates are taken of.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use lb_common::{
+    table::Event,
     abi::{BackendId, FlowCounters, Mode, NextHopId, NextHopRow, Protocol, Scheduler, ServiceId, ServiceRow, word::Way},
     verdict::{DropReason, Verdict},
 };
@@ -69,6 +70,7 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
 pub(super) fn compose(known: &Known, seen: &Seen, time: SystemTime) -> StatusReport {
     let row = |verdict: Verdict| seen.verdicts.get(verdict.index() as usize).copied().unwrap_or(0);
     let named = |verdict: Verdict| (verdict.name().to_owned(), row(verdict));
+    let event_count = |event: Event| seen.table_events.get(event as usize).copied().unwrap_or(0);
     StatusReport {
         instance: known.model.instance.clone(),
         time: timestamp(time),
@@ -83,8 +85,9 @@ pub(super) fn compose(known: &Known, seen: &Seen, time: SystemTime) -> StatusRep
         interfaces: known.interfaces.iter().map(|interface| interface_report(interface, seen)).collect(),
         services: services(known, seen),
         flow_table: FlowTableReport {
-            capacity: known.model.data_plane.flow_entries.into(),
+            capacity: seen.flow_capacity,
             entries: seen.census.entries,
+            events: Event::ALL.iter().map(|event| (event.name().to_owned(), event_count(*event))).collect(),
         },
         verdicts: Verdict::FORWARDED.into_iter().map(named).collect(),
         drops: DropReason::ALL.iter().map(|reason| named(Verdict::Drop(*reason))).collect(),
@@ -139,11 +142,10 @@ fn service_report(
     let id = in_force.map(|(id, _)| id);
     let rotation = in_force.map(|(_, row)| seen.tables.rotation(row)).unwrap_or_default();
     let members = known.model.pool(&service.pool).map_or(&[][..], |pool| &pool.backends);
-    let rows: BTreeMap<_, _> = seen.tables.tenants().map(|(id, address, _)| (address, id)).collect();
     let mut backends: Vec<_> = members
         .iter()
         .map(|backend| {
-            let row = rows.get(&backend.address).copied();
+            let row = seen.rows.get(&backend.address).copied();
             let health = known.health.get(&(service.pool.clone(), backend.address));
             let in_rotation = rotation.contains(&backend.address);
             backend_report(seen, backend, health, in_rotation, (id, row))

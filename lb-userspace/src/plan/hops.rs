@@ -24,10 +24,12 @@ impl<'a> Planner<'a> {
     pub(super) fn raise_hops(&mut self, ids: &BackendIds) {
         let ways = self.wanted_ways(ids);
         self.recognise_hops(&ways);
+        let free: Vec<_> = self.free_hops().take(ways.len()).collect();
+        let mut free = free.into_iter();
         for (key, way) in ways {
             let id = match self.book.hops.get(&key) {
                 Some(id) => *id,
-                None => match self.free_hop() {
+                None => match free.next() {
                     Some(id) => {
                         self.book.hops.insert(key, id);
                         id
@@ -108,13 +110,14 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn free_hop(&self) -> Option<NextHopId> {
-        let owned: BTreeSet<_> = self.book.hops.values().copied().collect();
-        let named: BTreeSet<_> = self.tables.tenants().map(|(_, _, state)| state.next_hop).collect();
-        (1..MAX_NEXT_HOPS).filter_map(NextHopId::new).find(|id| {
-            let empty = !self.tables.next_hops.contains_key(id);
-            empty && !owned.contains(id) && !named.contains(&id.get()) && !self.book.hop_rests(*id)
-        })
+    /// Rows that are empty, owned by no neighbour, named by no backend and not resting.
+    fn free_hops(&self) -> impl Iterator<Item = NextHopId> {
+        let owned = self.book.hops.values().copied();
+        let named = self.tables.tenants().filter_map(|(_, _, state)| NextHopId::new(state.next_hop));
+        let taken: BTreeSet<_> = owned.chain(named).chain(self.tables.next_hops.keys().copied()).collect();
+        (1..MAX_NEXT_HOPS)
+            .filter_map(NextHopId::new)
+            .filter(move |id| !taken.contains(id) && !self.book.hop_rests(*id))
     }
 
     fn way(&self, id: NextHopId) -> Way {

@@ -394,7 +394,7 @@ fn check_identities(desired: &Desired, before: &Tables, after: &Tables) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_moment_of_every_history_is_correct(steps in proptest::collection::vec(step(), 1..60)) {

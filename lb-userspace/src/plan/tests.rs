@@ -7,8 +7,9 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendId, InterfaceRow, InterfaceSlot, MAX_BACKENDS, MAX_SLOTS, Mode, NextHopId, Protocol, Scheduler,
-    word::{BackendState, Way},
+    BackendId, InterfaceRow, InterfaceSlot, MAX_BACKENDS, MAX_SLOTS, Mode, NextHopId, Protocol, Scheduler, ServiceId,
+    ServiceRow,
+    word::{BackendState, SlotRange, Way},
 };
 
 use super::{Actual, Change, Desired, GRACE, Hop, HopKey, Interface, References, Refusal, Service, ServiceAddress, plan};
@@ -432,33 +433,25 @@ fn drift_is_repaired() {
 
 #[test]
 fn a_full_arena_keeps_the_last_good_slots_and_says_why() {
-    let size = 8_000_u16;
-    let pools = MAX_SLOTS / u32::from(size);
-    let mut wanted = desired(0);
-    wanted.backends = (1..=size).map(backend).collect();
-    for number in 0..pools {
-        let address = SocketAddr::from(([192, 0, 2, 20], u16::try_from(number).unwrap() + 1));
-        let pool = format!("pool{number}");
-        wanted.services.insert(ServiceAddress { address, protocol: Protocol::Tcp }, service(&pool));
-        wanted.pools.insert(pool, (1..=size).map(backend).collect());
-    }
-    wanted.services.remove(&www());
     let mut balancer = Balancer::new();
-    balancer.reconcile(&wanted);
+    balancer.reconcile(&desired(3));
     let before = balancer.actual.tables.ranges();
-    wanted.pools.get_mut("pool3").unwrap().truncate(7_999);
-    let planned = plan(&wanted, &balancer.actual, balancer.now);
-    assert!(matches!(planned.refused[..], [Refusal::ArenaFull { wanted: 7_999, free: 576, longest: 576, .. }]));
-    assert_eq!(planned.refused[0].to_string().matches("old slots stay in force").count(), 1);
+    // Another service takes all that is left but two slots, and is removed.
+    let hog = SlotRange { offset: 3, length: MAX_SLOTS - 5 };
+    let row = ServiceRow { slots: hog.pack(), protocol: 17, in_use: 1, generation: 1, ..ServiceRow::default() };
+    balancer.actual.tables.services.insert(ServiceId::new(9).unwrap(), row);
+    let planned = plan(&desired(4), &balancer.actual, balancer.now);
+    let full = Refusal::ArenaFull { service: www(), wanted: 4, free: 2, longest: 2 };
+    assert_eq!(planned.refused, [full]);
+    assert!(planned.refused[0].to_string().contains("old slots stay in force"));
     balancer.take(planned);
     assert_eq!(balancer.actual.tables.ranges(), before);
-    // Another pool goes away; when its range has rested there is room.
-    wanted.services.retain(|_, service| service.pool != "pool4");
-    balancer.take(plan(&wanted, &balancer.actual, balancer.now));
-    assert_eq!(plan(&wanted, &balancer.actual, balancer.now).refused.len(), 1);
+    assert_eq!(balancer.rotation().len(), 3);
+    // Its slots rest, then there is room.
+    assert_eq!(plan(&desired(4), &balancer.actual, balancer.now).refused.len(), 1);
     balancer.wait(GRACE);
-    balancer.reconcile(&wanted);
-    assert_eq!(balancer.actual.tables.ranges().len(), before.len() - 1);
+    balancer.reconcile(&desired(4));
+    assert_eq!(balancer.rotation().len(), 4);
 }
 
 #[test]

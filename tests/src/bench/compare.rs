@@ -46,13 +46,9 @@ impl Change {
 /// come from another machine.
 #[must_use]
 pub fn changes(before: &Report, now: &Report) -> Vec<Change> {
-    let scale = match (before.row(CALIBRATION), now.row(CALIBRATION)) {
-        (Some(before), Some(now)) if before.figure() > 0.0 && now.figure() > 0.0 => Scale {
-            factor: now.figure() / before.figure(),
-            error: (now.error() / now.figure()).hypot(before.error() / before.figure()),
-        },
-        _ => Scale::NONE,
-    };
+    let calibrations = before.row(CALIBRATION).zip(now.row(CALIBRATION));
+    let scale = calibrations.and_then(|(before, now)| Scale::between(before, now));
+    let scale = scale.unwrap_or(Scale::NONE);
     let both = now.rows.iter().filter(|row| row.name != CALIBRATION);
     let both = both.filter_map(|row| before.row(&row.name).map(|before| (before, row)));
     both.map(|(before, now)| change(before, now, scale))
@@ -72,6 +68,16 @@ impl Scale {
         factor: 1.0,
         error: 0.0,
     };
+
+    /// By the best runs of the calibration, then and now.
+    fn between(before: &Row, now: &Row) -> Option<Self> {
+        let (least_before, least_now) = (before.net_min()?, now.net_min()?);
+        let both = least_before > 0.0 && least_now > 0.0;
+        both.then(|| Self {
+            factor: least_now / least_before,
+            error: (now.error() / least_now).hypot(before.error() / least_before),
+        })
+    }
 }
 
 fn change(before: &Row, now: &Row, scale: Scale) -> Change {

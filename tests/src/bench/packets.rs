@@ -1,4 +1,4 @@
-//! The packets of the rows: what a client or a backend sends, as plans for [`super::replay`].
+//! The packets of the rows: what a client or a backend sends, as plans for the programs that make them.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -27,9 +27,9 @@ pub(super) enum Step {
     Open,
     /// SYN and ACK, or a backend's datagram.
     Answer,
-    /// ACK of a client.
+    /// ACK of a client, or a datagram.
     Confirm,
-    /// ACK of a backend.
+    /// ACK of a backend, or a datagram.
     Deliver,
 }
 
@@ -45,18 +45,18 @@ impl Step {
             first: u32::from_ne_bytes(FIRST_BACKEND.octets()),
             mask: u32::from(BACKENDS) - 1,
         };
-        let vip = fixed(VIP);
+        let to_the_service = towards(VIP, service_port(protocol), protocol, flags);
         match self {
             Self::Open | Self::Confirm => Kind {
                 rewritten: backends,
-                ..towards(VIP, service_port(protocol), protocol, flags)
+                ..to_the_service
             },
             Self::Answer | Self::Deliver => Kind {
                 reverse: 1,
                 other: backends,
                 other_port: backend_port(protocol).to_be().into(),
-                rewritten: vip,
-                ..towards(VIP, service_port(protocol), protocol, flags)
+                rewritten: fixed(VIP),
+                ..to_the_service
             },
         }
     }
@@ -82,12 +82,7 @@ pub(super) fn towards(address: Ipv4Addr, port: u16, protocol: Protocol, flags: T
 
 /// A question for an address, broadcast.
 pub(super) fn arp() -> Kind {
-    let question = Frame::arp_request(Ipv4Addr::UNSPECIFIED, VIP).trailer(&PADDING);
-    Kind {
-        other: fixed(VIP),
-        rewritten: fixed(VIP),
-        ..of_frame(&question)
-    }
+    of_frame(&Frame::arp_request(Ipv4Addr::UNSPECIFIED, VIP).trailer(&PADDING))
 }
 
 /// A plan of one kind of packet.
@@ -96,6 +91,7 @@ pub(super) fn plan(kind: Kind) -> Plan {
         kinds: [kind; 2],
         next: 0,
         random: 0x5eed,
+        wanted_port: 0,
     }
 }
 
@@ -138,10 +134,15 @@ impl Plan {
 impl Kind {
     /// Addresses, ports and sequence number of a flow's packet, as words of the frame.
     pub(super) fn key(&self, flow: u64) -> [u32; 4] {
-        let word =
-            |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| self.frame[at + byte]));
+        const SEQUENCE_NUMBER: usize = 38;
         let [source, destination] = halves(self.addresses(flow));
-        [source, destination, self.ports(flow), word(38)]
+        let sequence = std::array::from_fn(|byte| self.frame[SEQUENCE_NUMBER + byte]);
+        [
+            source,
+            destination,
+            self.ports(flow),
+            u32::from_ne_bytes(sequence),
+        ]
     }
 }
 
@@ -184,14 +185,22 @@ mod tests {
     use lb_common::filter;
 
     use super::*;
+    use crate::bench::world::backend_addresses;
 
     #[test]
     fn the_stranger_is_not_taken_for_one_of_ours() {
         let place = |address: Ipv4Addr| filter::place(u32::from_ne_bytes(address.octets()));
-        let backends = (0..BACKENDS)
-            .map(|number| Ipv4Addr::from_bits(FIRST_BACKEND.to_bits() + u32::from(number)));
-        for ours in backends.chain([VIP]) {
+        for ours in backend_addresses().chain([VIP]) {
             assert_ne!(place(ours), place(STRANGER), "{ours}");
         }
+    }
+
+    #[test]
+    fn flows_have_clients_of_their_own() {
+        let kind = Step::Open.kind(Protocol::Tcp);
+        let mut keys: Vec<_> = (0..100_000).map(|flow| kind.key(flow * 37)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 100_000);
     }
 }

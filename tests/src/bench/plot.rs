@@ -156,7 +156,12 @@ impl<'a> Chart<'a> {
         text(area, what, (16, 24), 19, INK, HPos::Left)?;
         let origin = format!("{machine}, Linux {kernel}, commit {commit}, {date}");
         text(area, &origin, (16, 50), 12, INK, HPos::Left)?;
-        let legend = "dot: median   end of the line: least   bar: target, for this machine";
+        let legend = match self.unit {
+            Unit::Nanoseconds => {
+                "dot: median   end of the line: least   bar: target, for this machine"
+            }
+            Unit::PacketsPerSecond => "dot: median of the runs' shares   bar: target",
+        };
         text(area, legend, (16, 70), 12, INK, HPos::Left)
     }
 

@@ -1,11 +1,11 @@
 //! The program `replay` of the harness' object and the programs that it runs: a plan in, nanoseconds and verdicts out.
 
 use anyhow::{Context, Result, ensure};
-use aya::Ebpf;
-use aya::Pod;
 use aya::maps::{Array, HashMap, Map, PerCpuArray, ProgramArray};
-use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
+use aya::programs::{ProgramFd, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
 
+use super::object::{Row, map, xdp};
 use super::plan::{FRAME, PACKETS, Plan, Tally};
 use crate::pass;
 
@@ -18,6 +18,9 @@ pub(super) struct Replay {
     pub(super) lookup: ProgramFd,
 }
 
+/// As large as the flow table of a busy balancer.
+const LOOKUP_ENTRIES: u32 = 1 << 20;
+
 /// What a run gave.
 pub(super) struct Run {
     /// Nanoseconds a packet.
@@ -26,25 +29,16 @@ pub(super) struct Run {
     pub(super) tally: Tally,
 }
 
-/// A row of a map, in a type of this crate's own.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Row<T>(T);
-
-// SAFETY: `Plan` and `Tally` are `repr(C)`, of integers, without padding.
-unsafe impl Pod for Row<Plan> {}
-// SAFETY: as above.
-unsafe impl Pod for Row<Tally> {}
-
-const _: () = assert!(size_of::<Plan>() == 2 * 112 + 16);
-
 impl Replay {
     /// Loads the programs.
     ///
     /// # Errors
     /// What the kernel says of them.
     pub(super) fn load() -> Result<Self> {
-        let mut object = Ebpf::load(pass::OBJECT).context("loading the harness' object")?;
+        let mut object = EbpfLoader::new()
+            .map_max_entries("CALIBRATION", LOOKUP_ENTRIES)
+            .load(pass::OBJECT)
+            .context("loading the harness' object")?;
         let mut load = |name: &str| -> Result<ProgramFd> {
             let program = xdp(&mut object, name)?;
             program
@@ -118,15 +112,8 @@ impl Replay {
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Map> {
-        let map = self.object.map_mut(name);
-        map.with_context(|| format!("no map {name} in the harness' object"))
+        map(&mut self.object, name)
     }
-}
-
-fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program = object.program_mut(name);
-    let program = program.with_context(|| format!("no program {name} in the harness' object"))?;
-    Ok(program.try_into()?)
 }
 
 fn since(before: &Tally, after: &Tally) -> Tally {

@@ -58,6 +58,15 @@ pub struct Row {
     pub target: Option<f64>,
 }
 
+/// What a part of the bench gives.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Rows with figures.
+    pub rows: Vec<Row>,
+    /// Rows without, each with its name and the reason.
+    pub faults: Vec<anyhow::Error>,
+}
+
 /// One run, and those that ran beside it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Run {

@@ -20,12 +20,12 @@ pub fn print(screen: Screen, report: &Report) {
     }
 }
 
-/// How much slower this machine is than the one that the targets are for; 1 where that was not measured.
+/// How much slower this machine is than the one that the targets are for; 1 where that was not measured. By the best run:
+/// what else the machine does makes the calibration slower, and must not make targets easier.
 #[must_use]
 pub fn scale(report: &Report) -> f64 {
-    report
-        .row(CALIBRATION)
-        .map_or(1.0, |row| row.figure() / REFERENCE_NS)
+    let calibration = report.row(CALIBRATION).and_then(Row::net_min);
+    calibration.map_or(1.0, |net| net / REFERENCE_NS)
 }
 
 fn print_costs(screen: Screen, rows: &[&Row], scale: f64) {
@@ -90,14 +90,20 @@ fn print_rates(screen: Screen, rows: &[&Row]) {
     }
 }
 
-/// What a flood did to the flows that it found.
+/// How many packets of known flows had no entry, where there are any.
 fn astray(row: &Row) -> String {
-    match (row.verdicts.get("known"), row.verdicts.get("known_astray")) {
-        (Some(&known), Some(&astray)) if known > 0 => {
-            format!("  {astray} of {known} packets of known flows lost their entry")
-        }
-        _ => String::new(),
+    let of = |name: &str| row.verdicts.get(name).copied().unwrap_or_default();
+    let packets = match of("known") {
+        0 => row.verdicts.values().sum::<u64>() - of("astray"),
+        known => known,
+    };
+    let astray = of("astray") + of("known_astray");
+    if astray == 0 {
+        return String::new();
     }
+    #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+    let share = astray as f64 / packets as f64 * 100.0;
+    format!("  {share:.3} % without an entry")
 }
 
 fn name_width(rows: &[&Row]) -> usize {

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
-use lb_tests::bench::micro::{self, Effort};
 use lb_tests::bench::report::{Report, Row};
-use lb_tests::bench::{compare, plot, table};
+use lb_tests::bench::{compare, micro, plot, table, veth};
 use lb_tests::screen::{Colour, Screen};
 
 /// Measures what a packet costs, and says which way that has moved
@@ -36,6 +35,8 @@ struct Cli {
 enum Part {
     /// Nanoseconds of a packet in the kernel program
     Micro,
+    /// Packets a second through veth links
+    Veth,
 }
 
 /// How often a row has to be too slow before that is believed.
@@ -52,7 +53,7 @@ fn bench(screen: Screen, cli: &Cli) -> Result<()> {
     let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"));
     fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
 
-    let report = measure(screen, cli, &cli.only)?;
+    let (report, faults) = measure(screen, cli, &cli.only)?;
     table::print(screen, &report);
     for path in [Some(&directory.join("bench.json")), cli.json.as_ref()]
         .into_iter()
@@ -65,34 +66,39 @@ fn bench(screen: Screen, cli: &Cli) -> Result<()> {
     for path in pictures {
         screen.line(path.display());
     }
-    match before {
-        Some(before) => judge(screen, cli, &before, &report),
-        None => Ok(()),
+    let judged = before.map_or(Ok(()), |before| judge(screen, cli, &before, &report));
+    for fault in &faults {
+        screen.line(screen.paint(Colour::Red, format_args!("\nno figure: {fault:#}")));
     }
+    ensure!(faults.is_empty(), "{} rows gave no figure", faults.len());
+    judged
 }
 
-fn measure(screen: Screen, cli: &Cli, only: &[String]) -> Result<Report> {
-    let effort = if cli.quick {
-        Effort::QUICK
-    } else {
-        Effort::FULL
-    };
+fn measure(screen: Screen, cli: &Cli, only: &[String]) -> Result<(Report, Vec<Error>)> {
     let progress = |what: &str| screen.line(screen.paint(Colour::Grey, what));
     let parts = if cli.parts.is_empty() {
         Part::value_variants()
     } else {
         &cli.parts
     };
+    let object = lb_userspace::OBJECT;
     let mut rows: Vec<Row> = Vec::new();
+    let mut faults = Vec::new();
     for part in parts {
-        rows.extend(match part {
-            Part::Micro => micro::measure(lb_userspace::OBJECT, effort, only, progress)?,
-        });
+        let found = match (part, cli.quick) {
+            (Part::Micro, false) => micro::measure(object, micro::Effort::FULL, only, progress)?,
+            (Part::Micro, true) => micro::measure(object, micro::Effort::QUICK, only, progress)?,
+            (Part::Veth, false) => veth::measure(object, veth::Effort::FULL, only, progress),
+            (Part::Veth, true) => veth::measure(object, veth::Effort::QUICK, only, progress),
+        };
+        rows.extend(found.rows);
+        faults.extend(found.faults);
     }
-    if rows.is_empty() {
-        bail!("no row's name contains {only:?}");
-    }
-    Report::new(rows)
+    ensure!(
+        !rows.is_empty() || !faults.is_empty(),
+        "no row's name contains {only:?}"
+    );
+    Ok((Report::new(rows)?, faults))
 }
 
 /// Compares, and measures again what seems to be too slow.
@@ -108,7 +114,7 @@ fn judge(screen: Screen, cli: &Cli, before: &Report, now: &Report) -> Result<()>
             "{} rows again, time {repeat} of {REPEATS}",
             suspects.len()
         ));
-        let changes = compare::changes(before, &measure(screen, cli, &suspects)?);
+        let changes = compare::changes(before, &measure(screen, cli, &suspects)?.0);
         let still = compare::names_of_too_much(&changes);
         suspects.retain(|name| still.contains(name));
     }

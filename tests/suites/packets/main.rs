@@ -172,7 +172,7 @@ fn a_port_used_again_after_the_close_is_a_new_connection() {
     ] {
         program.run(&frame).unwrap();
     }
-    let states: Vec<u8> = program.flows().unwrap().iter().map(|(_, entry)| entry.state).collect();
+    let states: Vec<u8> = program.flows().unwrap().iter().map(|(_, entry)| entry.state()).collect();
     assert_eq!(states, [State::Closed as u8; 2]);
     expect(&mut program, "again", &open, &Fate::Crosses(across_to_backend(&open, 2, BACKEND_2)));
     assert_eq!(program.flows().unwrap().len(), 2, "the old entries are gone");
@@ -182,7 +182,7 @@ fn a_port_used_again_after_the_close_is_a_new_connection() {
 fn the_state_of_a_flow_stands_in_both_entries() {
     let mut program = world();
     let seen = |program: &mut Program| -> Vec<u8> {
-        program.flows().unwrap().iter().map(|(_, entry)| entry.state).collect()
+        program.flows().unwrap().iter().map(|(_, entry)| entry.state()).collect()
     };
     program.run(&syn(CLIENT, WEB)).unwrap();
     assert_eq!(seen(&mut program), [State::HalfOpen as u8; 2]);
@@ -197,11 +197,7 @@ fn the_state_of_a_flow_stands_in_both_entries() {
 fn an_idle_udp_flow_is_scheduled_again() {
     let mut program = world();
     program.run(&Frame::udp(CLIENT, DNS)).unwrap();
-    let idle = TICKS_PER_SECOND * 31;
-    for (key, mut entry) in program.flows().unwrap() {
-        entry.last_seen = entry.last_seen.wrapping_sub(idle);
-        program.set_flow(key, entry).unwrap();
-    }
+    program.age_flows(TICKS_PER_SECOND * 31).unwrap();
     program.run(&Frame::udp(CLIENT, DNS)).unwrap();
     assert_eq!(program.service_counters(2).unwrap().new_flows, 2);
 }

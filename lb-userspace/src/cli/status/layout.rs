@@ -129,6 +129,7 @@ fn head(report: &StatusReport, now: Option<SystemTime>, colour: bool) -> String 
         table.capacity,
         share(table.entries, table.capacity)
     ));
+    lines.push(format!("flow table events: {}", listed(&table.events)));
     lines.push(format!("packets: {}", listed(&report.verdicts)));
     lines.push(format!("drops: {}", listed(&report.drops)));
     lines.push(String::new());

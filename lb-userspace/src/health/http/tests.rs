@@ -42,7 +42,7 @@ async fn hang_up(stream: TcpStream) {
 }
 
 async fn hold(stream: TcpStream) {
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     drop(stream);
 }
 

@@ -75,7 +75,7 @@ fn agent(
                     answer.send(()).unwrap();
                     continue;
                 }
-                _ => continue,
+                Message::Status { .. } => continue,
             };
             teller.send(word).await.unwrap();
         }

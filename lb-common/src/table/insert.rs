@@ -1,0 +1,431 @@
+//! Making a flow: both entries under the locks of their pairs, victims by what their flows have shown.
+
+use super::{Cells, HALF_OPEN_PROTECTED_SECONDS, Memory, home, pair};
+use crate::{
+    abi::{FlowKey, Recipe, WAYS, field, meta},
+    checksum, flow,
+    flow::State,
+};
+
+/// A flow to be made, and what came of it. In the kernel it lies in a map: the stack has no room for it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// The client's 5-tuple.
+    pub key: FlowKey,
+    /// The reply's 5-tuple; filled in.
+    pub reply: FlowKey,
+    /// Recipe of the client's packets; filled in, or another CPU's where the outcome is [`Outcome::Existing`].
+    pub there: Recipe,
+    /// Recipe of the replies; filled in.
+    pub back: Recipe,
+    /// Where the client's packets come from: [`crate::abi::ingress_print`].
+    pub ingress_print: u64,
+    /// The way to the client: [`crate::abi::word::Way`].
+    pub way: u64,
+    /// Tag of the client's entry that the caller found to be over, 0 where it found none: an entry with another tag is
+    /// another CPU's newer flow.
+    pub over: u64,
+    /// Now, and how long a second is.
+    pub clock: flow::Clock,
+    /// The backend's address, as in a packet.
+    pub backend_address: u32,
+    /// The backend's port, as in a packet.
+    pub backend_port: u16,
+    /// Row of `BACKENDS`.
+    pub backend: u16,
+    /// Row of `SERVICES`.
+    pub service: u32,
+    /// Its generation.
+    pub backend_generation: u16,
+    /// [`State`] after the first packet.
+    pub state: u8,
+    /// Where the two entries may go.
+    pub scans: [Scan; 2],
+    /// What had to go for the two entries, as bytes of [`Evicted`]: the client's in the low half.
+    pub evicted: u8,
+}
+
+/// What an insert came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The flow is in the table.
+    Made,
+    /// Another CPU was first.
+    Existing,
+    /// A living flow of another VIP holds the reply's 5-tuple.
+    Collision,
+    /// No entry may be evicted.
+    Full,
+    /// Other CPUs held the locks or entries for too long.
+    Contended,
+}
+
+/// What an entry held before, in the order in which victims are sought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Evicted {
+    /// Nothing.
+    Nothing = 0,
+    /// A closed flow, or one idle past its time.
+    Over = 1,
+    /// UDP that no backend had answered.
+    Unanswered = 2,
+    /// A connection that had not been established, past its protected seconds.
+    HalfOpen = 3,
+}
+
+impl Work {
+    /// What had to go for the client's entry and for the reply's.
+    #[must_use]
+    #[inline(always)]
+    pub const fn evicted(&self) -> [Evicted; 2] {
+        [Evicted::from_bits(self.evicted), Evicted::from_bits(self.evicted >> 4)]
+    }
+}
+
+impl Evicted {
+    #[inline(always)]
+    const fn from_bits(bits: u8) -> Self {
+        match bits & 3 {
+            1 => Self::Over,
+            2 => Self::Unanswered,
+            3 => Self::HalfOpen,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+const NONE: u32 = u32::MAX;
+
+/// Makes both entries of a flow in mode `nat`.
+///
+/// 1. The locks of both pairs, in index order.
+/// 2. The client's key: a living entry of another CPU ends the insert, and its recipe is the flow's.
+/// 3. The reply's key: a living entry of another client's key is a collision.
+/// 4. A way for each, their own old one or a victim.
+/// 5. Both ways are taken, the partners of what they held are cleared, both are written, and the locks go back.
+#[inline(always)]
+pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
+    work.reply = FlowKey::from_words(
+        work.backend_address,
+        work.key.source_word(),
+        (work.backend_port, work.key.source_port()),
+        work.key.protocol(),
+    );
+    let (home, reply_home) = (home(memory, &work.key), home(memory, &work.reply));
+    let (low, high) = order(pair(home), pair(reply_home));
+    if !memory.lock(low) {
+        return Outcome::Contended;
+    }
+    if high != low && !memory.lock(high) {
+        memory.unlock(low);
+        return Outcome::Contended;
+    }
+    let outcome = insert_locked(memory, work, home, reply_home);
+    if high != low {
+        memory.unlock(high);
+    }
+    memory.unlock(low);
+    outcome
+}
+
+const fn order(one: u32, other: u32) -> (u32, u32) {
+    if one < other { (one, other) } else { (other, one) }
+}
+
+#[inline(always)]
+fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: u32) -> Outcome {
+    scan(memory, (&work.key, &work.clock), home, NONE, &mut work.scans[0]);
+    let forward = work.scans[0];
+    if forward.found != NONE {
+        let Some(entry) = at(memory, forward.found) else {
+            return Outcome::Contended;
+        };
+        if entry.load::<{ field::TAG }>() != work.over {
+            work.there = recipe_of(entry);
+            return Outcome::Existing;
+        }
+    }
+    let forward_index = forward.chosen();
+    if forward_index == NONE {
+        return Outcome::Full;
+    }
+    scan(memory, (&work.reply, &work.clock), reply_home, forward_index, &mut work.scans[1]);
+    let reverse = work.scans[1];
+    if reverse.found != NONE {
+        let Some(entry) = at(memory, reverse.found) else {
+            return Outcome::Contended;
+        };
+        if holds_a_living_flow(entry, work) {
+            return Outcome::Collision;
+        }
+    }
+    let reverse_index = reverse.chosen();
+    if reverse_index == NONE {
+        return Outcome::Full;
+    }
+    write_both(memory, work, forward_index, reverse_index)
+}
+
+/// Whether the entry of the reply's key belongs to a living flow of another client's key.
+#[inline(always)]
+fn holds_a_living_flow(entry: impl Cells, work: &Work) -> bool {
+    let holder = outline_of(entry);
+    !flow::is_over(&holder, work.key.protocol(), &work.clock)
+        && flow::partner(&work.reply, &holder) != work.key
+}
+
+#[inline(always)]
+fn write_both<M: Memory>(
+    memory: &M,
+    work: &mut Work,
+    forward_index: u32,
+    reverse_index: u32,
+) -> Outcome {
+    let (Some(forward), Some(reverse)) = (at(memory, forward_index), at(memory, reverse_index))
+    else {
+        return Outcome::Contended;
+    };
+    let Some(forward_tag) = take(forward) else {
+        return Outcome::Contended;
+    };
+    let Some(reverse_tag) = take(reverse) else {
+        forward.publish::<{ field::TAG }>(forward_tag);
+        return Outcome::Contended;
+    };
+    work.evicted = evict(memory, forward, forward_index, &work.clock)
+        | evict(memory, reverse, reverse_index, &work.clock) << 4;
+    write_recipes(work);
+    fill(reverse, &work.reply, &work.back, forward_index);
+    reverse.publish::<{ field::TAG }>(reverse_tag.wrapping_add(2));
+    fill(forward, &work.key, &work.there, reverse_index);
+    forward.publish::<{ field::TAG }>(forward_tag.wrapping_add(2));
+    Outcome::Made
+}
+
+/// The recipes of both directions: new address and port, and what they add to the checksums.
+#[inline(always)]
+fn write_recipes(work: &mut Work) {
+    let vip = (work.key.destination_word(), work.key.destination_port());
+    let backend = (work.backend_address, work.backend_port);
+    let state = u64::from(work.state) << meta::STATE;
+    work.there = Recipe {
+        rest: work.key.rest | state,
+        way: work.ingress_print,
+        ..recipe(vip, backend, work)
+    };
+    work.back = Recipe {
+        rest: work.reply.rest | state | meta::REVERSE,
+        way: work.way,
+        ..recipe(backend, vip, work)
+    };
+}
+
+#[inline(always)]
+fn recipe((old, old_port): (u32, u16), (new, new_port): (u32, u16), work: &Work) -> Recipe {
+    let addresses = checksum::replace_address(old, new);
+    let ports = checksum::replace(old_port, new_port);
+    let delta_ip = u64::from(checksum::fold(addresses));
+    let delta_transport = u64::from(checksum::fold(addresses + ports));
+    Recipe {
+        rest: 0,
+        rewrite: u64::from(new) | u64::from(new_port) << 32 | delta_ip << 48,
+        binding: delta_transport
+            | u64::from(work.backend) << 16
+            | u64::from(work.backend_generation) << 32,
+        service: u64::from(work.service) | u64::from(work.clock.now) << 32,
+        way: 0,
+    }
+}
+
+/// Takes an entry from even to odd; gives the even tag, or nothing where another CPU has it.
+#[inline(always)]
+fn take(entry: impl Cells) -> Option<u64> {
+    let tag = entry.load::<{ field::TAG }>();
+    let taken =
+        tag & 1 == 0 && entry.compare_exchange::<{ field::TAG }>(tag, tag | 1) == tag;
+    taken.then_some(tag)
+}
+
+/// Says what a taken entry held, as a byte of [`Evicted`], and clears its partner.
+#[inline(never)]
+fn evict<M: Memory>(memory: &M, entry: M::Entry, index: u32, clock: &flow::Clock) -> u8 {
+    let key = key_of(entry);
+    if key.addresses == 0 {
+        return Evicted::Nothing as u8;
+    }
+    let old = outline_of(entry);
+    #[expect(clippy::cast_possible_truncation, reason = "at most 4")]
+    let class = class(&old, key.protocol(), clock) as u8;
+    clear_partner(memory, &flow::partner(&key, &old), partner_of(entry), index);
+    // A protected one is evicted only where the caller found it to be over.
+    if u64::from(class) == PROTECTED { Evicted::Over as u8 } else { class }
+}
+
+/// Frees the entry at `index` if it still holds `key` and names `owner` as its partner.
+#[inline(never)]
+fn clear_partner<M: Memory>(memory: &M, key: &FlowKey, index: u32, owner: u32) {
+    let Some(entry) = at(memory, index) else { return };
+    let Some(tag) = take(entry) else { return };
+    if key_of(entry) == *key && partner_of(entry) == owner {
+        entry.store::<{ field::ADDRESSES }>(0);
+        entry.store::<{ field::REST }>(0);
+    }
+    entry.publish::<{ field::TAG }>(tag.wrapping_add(2));
+}
+
+#[inline(always)]
+fn fill(entry: impl Cells, key: &FlowKey, recipe: &Recipe, partner: u32) {
+    entry.store::<{ field::ADDRESSES }>(key.addresses);
+    entry.store::<{ field::REST }>(recipe.rest);
+    entry.store::<{ field::REWRITE }>(recipe.rewrite);
+    entry.store::<{ field::BINDING }>(recipe.binding);
+    entry.store::<{ field::SERVICE }>(recipe.service);
+    entry.store::<{ field::WAY }>(recipe.way);
+    entry.store::<{ field::PARTNER }>(u64::from(partner));
+}
+
+/// What a look at a pair of buckets showed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// Index of the key's entry, or [`NONE`].
+    found: u32,
+    /// Index of the best victim, or [`NONE`].
+    victim: u32,
+}
+
+impl Scan {
+    #[inline(always)]
+    const fn chosen(&self) -> u32 {
+        if self.found == NONE { self.victim } else { self.found }
+    }
+}
+
+/// Looks for a key and for a victim other than `exclude`, home bucket first, in both buckets of a locked pair.
+///
+/// The result goes through memory, where the verifier forgets which of the ways it was: it would follow each pair of
+/// them to the end.
+#[inline(never)]
+fn scan<M: Memory>(
+    memory: &M,
+    (key, clock): (&FlowKey, &flow::Clock),
+    home: u32,
+    exclude: u32,
+    scan: &mut Scan,
+) {
+    let (mut found, mut victim, mut best) = (NONE, NONE, u64::MAX);
+    for place in 0..2 * WAYS {
+        let index = (home ^ (place / WAYS)) * WAYS + place % WAYS;
+        let Some(entry) = at(memory, index) else { continue };
+        if index == exclude {
+            continue;
+        }
+        let held = key_of(entry);
+        if held == *key {
+            found = index;
+            break;
+        }
+        // The class first; within it the oldest, and of equals the first.
+        let recipe = outline_of(entry);
+        let class = class(&recipe, held.protocol(), clock);
+        let youth = u64::from(u32::MAX - clock.age(recipe.last_seen()));
+        let cost = class << 32 | youth * nonzero(class);
+        if class < PROTECTED && cost < best {
+            (best, victim) = (cost, index);
+        }
+    }
+    *scan = Scan { found, victim };
+}
+
+/// A class that is never evicted.
+const PROTECTED: u64 = 4;
+/// Class of each state of a flow that is not over and past its protected seconds, four bits each, by the state's
+/// number. Nothing but having seen both ends protects an entry for long.
+const CLASSES: u64 = nibble(State::HalfOpen, Evicted::HalfOpen as u64)
+    | nibble(State::Answered, Evicted::HalfOpen as u64)
+    | nibble(State::Unconfirmed, Evicted::HalfOpen as u64)
+    | nibble(State::Unanswered, Evicted::Unanswered as u64)
+    | nibble(State::Closed, Evicted::Over as u64)
+    | nibble(State::Established, PROTECTED)
+    | nibble(State::ClosingByClient, PROTECTED)
+    | nibble(State::ClosingByBackend, PROTECTED);
+/// Seconds for which each state is protected.
+const PROTECTED_SECONDS: u64 = nibble(State::HalfOpen, HALF_OPEN_PROTECTED_SECONDS)
+    | nibble(State::Answered, HALF_OPEN_PROTECTED_SECONDS)
+    | nibble(State::Unconfirmed, HALF_OPEN_PROTECTED_SECONDS);
+
+const fn nibble(state: State, value: u64) -> u64 {
+    value << (4 * state as u8)
+}
+
+/// What an entry may be evicted as: a byte of [`Evicted`], or [`PROTECTED`].
+///
+/// By arithmetic on tables in words: a branch would be two paths for the verifier in each of eight ways.
+#[inline(always)]
+fn class(recipe: &Recipe, protocol: u8, clock: &flow::Clock) -> u64 {
+    let state = recipe.state() & 15;
+    let class = CLASSES >> (4 * state) & 15;
+    let age = u64::from(clock.age(recipe.last_seen()));
+    let ticks = u64::from(clock.ticks_per_second);
+    let young = less(age, (PROTECTED_SECONDS >> (4 * state) & 15) * ticks);
+    let over = less(u64::from(flow::idle_timeout_seconds(state, protocol)) * ticks, age);
+    let living = class + young * (PROTECTED - class);
+    nonzero(u64::from(state)) * (over * Evicted::Over as u64 + (1 - over) * living)
+}
+
+/// 1 if `a` is below `b`, else 0, without a branch; both below 2^63.
+#[inline(always)]
+fn less(a: u64, b: u64) -> u64 {
+    core::hint::black_box(a.wrapping_sub(b)) >> 63
+}
+
+/// 0 for 0, else 1, without a branch; below 2^63.
+#[inline(always)]
+fn nonzero(value: u64) -> u64 {
+    less(0, value)
+}
+
+/// The entry of an index.
+#[inline(always)]
+pub(super) fn at<M: Memory>(memory: &M, index: u32) -> Option<M::Entry> {
+    let bucket = memory.bucket(index / WAYS)?;
+    Some(memory.entry(bucket, index % WAYS))
+}
+
+#[inline(always)]
+fn key_of(entry: impl Cells) -> FlowKey {
+    FlowKey {
+        addresses: entry.load::<{ field::ADDRESSES }>(),
+        rest: entry.load::<{ field::REST }>() & FlowKey::REST,
+    }
+}
+
+/// What of a recipe tells how its flow stands and where its partner is; the rest is zero.
+#[inline(always)]
+fn outline_of(entry: impl Cells) -> Recipe {
+    Recipe {
+        rest: entry.load::<{ field::REST }>(),
+        rewrite: entry.load::<{ field::REWRITE }>(),
+        service: entry.load::<{ field::SERVICE }>(),
+        ..Recipe::default()
+    }
+}
+
+#[inline(always)]
+fn recipe_of(entry: impl Cells) -> Recipe {
+    Recipe {
+        rest: entry.load::<{ field::REST }>(),
+        rewrite: entry.load::<{ field::REWRITE }>(),
+        binding: entry.load::<{ field::BINDING }>(),
+        service: entry.load::<{ field::SERVICE }>(),
+        way: entry.load::<{ field::WAY }>(),
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the word holds 32 bits")]
+fn partner_of(entry: impl Cells) -> u32 {
+    entry.load::<{ field::PARTNER }>() as u32
+}

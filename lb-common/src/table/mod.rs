@@ -1,0 +1,139 @@
+//! The flow table: set-associative, buckets of four entries of a cache line each, with the neighbour bucket as overflow.
+//!
+//! Readers take no lock. An entry carries a tag: even is stable, odd is being written, 0 was never used. A reader loads
+//! the tag, compares the key, copies the recipe, and loads the tag again; only an unchanged even tag makes a hit. A
+//! writer holds the lock of the bucket pair, so that a flow has at most one entry a direction, and takes the tag from
+//! even to odd, so that it is alone in the entry. The order holds where loads and stores are not reordered with their
+//! own kind (x86); other machines need acquire and release in [`Cells`].
+//!
+//! The code is generic over the memory, so that the program in the kernel and an interleaving test share it.
+
+mod insert;
+mod search;
+
+pub use insert::{Evicted, Outcome, Scan, Work, insert};
+pub use search::{Search, find, partner_entry, set_state_of_flow};
+
+use crate::abi::FlowKey;
+
+/// Longest wait for a lock, in tries; after that the packet is dropped as contended.
+pub const LOCK_TRIES: u32 = 4;
+/// Searches for an entry that changes under the reader.
+pub const SEARCH_TRIES: u32 = 4;
+/// Seconds for which a half-open flow can't be evicted.
+pub const HALF_OPEN_PROTECTED_SECONDS: u64 = 3;
+
+/// What happened to the table, as rows of `COUNTERS_TABLE` and labels of the metrics. Append-only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Event {
+    /// An entry of a flow that was over made room.
+    EvictedOver = 0,
+    /// An entry of a UDP flow that no backend had answered made room.
+    EvictedUnanswered = 1,
+    /// An entry of a half-open connection made room.
+    EvictedHalfOpen = 2,
+    /// A flow found no entry that may be evicted.
+    Overflow = 3,
+    /// Another CPU made the same flow first.
+    LostInsert = 4,
+}
+
+impl Event {
+    /// Every event, in the order of their rows.
+    pub const ALL: [Self; 5] = [
+        Self::EvictedOver,
+        Self::EvictedUnanswered,
+        Self::EvictedHalfOpen,
+        Self::Overflow,
+        Self::LostInsert,
+    ];
+
+    /// The event of an eviction.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(evicted: Evicted) -> Option<Self> {
+        match evicted {
+            Evicted::Nothing => None,
+            Evicted::Over => Some(Self::EvictedOver),
+            Evicted::Unanswered => Some(Self::EvictedUnanswered),
+            Evicted::HalfOpen => Some(Self::EvictedHalfOpen),
+        }
+    }
+
+    /// Label of the metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EvictedOver => "evicted_over",
+            Self::EvictedUnanswered => "evicted_unanswered",
+            Self::EvictedHalfOpen => "evicted_half_open",
+            Self::Overflow => "overflow",
+            Self::LostInsert => "lost_insert",
+        }
+    }
+}
+
+/// The words of one entry.
+pub trait Cells: Copy {
+    /// Loads a word.
+    fn load<const WORD: usize>(self) -> u64;
+    /// Stores a word.
+    fn store<const WORD: usize>(self, value: u64);
+    /// Stores `new` if the word holds `old`; gives what it held.
+    fn compare_exchange<const WORD: usize>(self, old: u64, new: u64) -> u64;
+    /// Stores a word after everything stored before.
+    fn publish<const WORD: usize>(self, value: u64);
+    /// Stores the upper half of a word, the low 32 bits of `jiffies64` of [`crate::abi::field::SERVICE`].
+    fn touch(self, now: u32);
+}
+
+/// The table and its locks.
+pub trait Memory {
+    /// One entry.
+    type Entry: Cells;
+    /// One bucket.
+    type Bucket: Copy;
+
+    /// The bucket; the index is taken modulo the size of the table.
+    fn bucket(&self, index: u32) -> Option<Self::Bucket>;
+    /// The entry of a way below four.
+    fn entry(&self, bucket: Self::Bucket, way: u32) -> Self::Entry;
+    /// Takes the lock of a pair of buckets, or gives up after [`LOCK_TRIES`].
+    fn lock(&self, pair: u32) -> bool;
+    /// Gives it back.
+    fn unlock(&self, pair: u32);
+    /// Number of buckets less one; a power of two less one.
+    fn mask(&self) -> u32;
+    /// Secret, the same for as long as the table lives.
+    fn seed(&self) -> u64;
+}
+
+/// Home bucket of a key.
+///
+/// Two multiplications joined, folded and mixed once more: as even as jhash over the whole 32 bits. One multiplication
+/// or xor-mixing clumps badly.
+#[inline(always)]
+pub fn home(memory: &impl Memory, key: &FlowKey) -> u32 {
+    hash(key, memory.seed()) & memory.mask()
+}
+
+/// Hash of a 5-tuple, even over 32 bits.
+#[must_use]
+#[inline(always)]
+pub const fn hash(key: &FlowKey, seed: u64) -> u32 {
+    let mut mixed = (key.addresses ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ key.rest.wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    mixed ^= mixed >> 32;
+    (mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32
+}
+
+/// Pair of a bucket: it and its neighbour share a lock.
+#[must_use]
+#[inline(always)]
+pub const fn pair(bucket: u32) -> u32 {
+    bucket >> 1
+}
+
+#[cfg(test)]
+mod tests;

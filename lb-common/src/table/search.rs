@@ -1,0 +1,90 @@
+//! The lookup: what each packet of a known flow costs.
+
+use super::{Cells, Memory, insert::at};
+use crate::{
+    abi::{FlowKey, Recipe, WAYS, field, meta},
+    flow,
+};
+
+/// What a search found.
+pub enum Search<E> {
+    /// The entry, its recipe as it was while the tag stood still, and that tag.
+    Hit(E, Recipe, u64),
+    /// No entry.
+    Miss,
+    /// An entry changed under the search, which says nothing: search again.
+    Unstable,
+}
+
+/// Writes a new state into both entries of a flow, each by compare-and-swap on the word that also holds the ports: where
+/// the entry has another tenant by now, nothing is written.
+#[inline(always)]
+pub fn set_state_of_flow<M: Memory>(
+    memory: &M,
+    key: &FlowKey,
+    (entry, recipe): (M::Entry, &Recipe),
+    state: u8,
+) {
+    set_state(entry, recipe.rest, state);
+    if let Some(partner) = partner_entry(memory, key, entry, recipe) {
+        set_state(partner, partner.load::<{ field::REST }>(), state);
+    }
+}
+
+/// The entry of the other direction, if it holds the key that it should.
+#[inline(always)]
+pub fn partner_entry<M: Memory>(
+    memory: &M,
+    key: &FlowKey,
+    entry: M::Entry,
+    recipe: &Recipe,
+) -> Option<M::Entry> {
+    #[expect(clippy::cast_possible_truncation, reason = "the word holds 32 bits")]
+    let partner = at(memory, entry.load::<{ field::PARTNER }>() as u32)?;
+    let wanted = flow::partner(key, recipe);
+    let same = partner.load::<{ field::ADDRESSES }>() == wanted.addresses
+        && partner.load::<{ field::REST }>() & FlowKey::REST == wanted.rest;
+    same.then_some(partner)
+}
+
+#[inline(always)]
+fn set_state(entry: impl Cells, rest: u64, state: u8) {
+    let cleared = rest & !(0xff << meta::STATE);
+    entry.compare_exchange::<{ field::REST }>(rest, cleared | (state as u64) << meta::STATE);
+}
+
+/// Looks for a key in its home bucket and the neighbour.
+#[inline(always)]
+pub fn find<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> Search<M::Entry> {
+    let mut tags = 0;
+    for index in [home, home ^ 1] {
+        let Some(bucket) = memory.bucket(index) else {
+            return Search::Miss;
+        };
+        for way in 0..WAYS {
+            let entry = memory.entry(bucket, way);
+            let tag = entry.load::<{ field::TAG }>();
+            tags |= tag;
+            if entry.load::<{ field::ADDRESSES }>() != key.addresses {
+                continue;
+            }
+            let rest = entry.load::<{ field::REST }>();
+            if rest & FlowKey::REST != key.rest {
+                continue;
+            }
+            let recipe = Recipe {
+                rest,
+                rewrite: entry.load::<{ field::REWRITE }>(),
+                binding: entry.load::<{ field::BINDING }>(),
+                service: entry.load::<{ field::SERVICE }>(),
+                way: entry.load::<{ field::WAY }>(),
+            };
+            return if tag & 1 == 0 && entry.load::<{ field::TAG }>() == tag {
+                Search::Hit(entry, recipe, tag)
+            } else {
+                Search::Unstable
+            };
+        }
+    }
+    if tags & 1 == 0 { Search::Miss } else { Search::Unstable }
+}

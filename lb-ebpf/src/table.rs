@@ -1,0 +1,149 @@
+//! The flow table's memory in the kernel: the only file that dereferences its map. The rules are in `lb_common::table`.
+
+use core::{arch::asm, ptr};
+
+use aya_ebpf::Global;
+use lb_common::{
+    abi::{DEFAULT_FLOW_ENTRIES, WAYS, field},
+    table::{Cells, LOCK_TRIES, Memory},
+};
+
+use crate::maps::{FLOW_LOCKS, FLOWS};
+
+/// Buckets less one; set when the program is loaded, to fit the map.
+#[unsafe(no_mangle)]
+static FLOW_MASK: Global<u32> = Global::new(DEFAULT_FLOW_ENTRIES / WAYS - 1);
+/// Secret of this instance's hash; set when the program is loaded.
+#[unsafe(no_mangle)]
+static FLOW_SEED: Global<u64> = Global::new(0);
+
+/// The maps `FLOWS` and `FLOW_LOCKS`.
+pub(crate) struct Table;
+
+/// The first word of an entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry(*mut u64);
+
+/// The first word of a bucket.
+#[derive(Clone, Copy)]
+pub(crate) struct Bucket(*mut u64);
+
+impl Memory for Table {
+    type Entry = Entry;
+    type Bucket = Bucket;
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<Bucket> {
+        FLOWS.get_ptr_mut(index & self.mask()).map(|bucket| Bucket(bucket.cast()))
+    }
+
+    #[inline(always)]
+    fn entry(&self, bucket: Bucket, way: u32) -> Entry {
+        // SAFETY: a bucket has four entries of eight words.
+        Entry(unsafe { bucket.0.add((way & (WAYS - 1)) as usize * 8) })
+    }
+
+    #[inline(always)]
+    fn lock(&self, pair: u32) -> bool {
+        let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) else { return false };
+        for _ in 0..LOCK_TRIES {
+            // SAFETY: an aligned word of a map row.
+            if unsafe { compare_exchange(word, 0, 1) } == 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn unlock(&self, pair: u32) {
+        if let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) {
+            // SAFETY: an aligned word of a map row.
+            unsafe { exchange(word, 0) };
+        }
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> u32 {
+        FLOW_MASK.load()
+    }
+
+    #[inline(always)]
+    fn seed(&self) -> u64 {
+        FLOW_SEED.load()
+    }
+}
+
+impl Cells for Entry {
+    #[inline(always)]
+    fn load<const WORD: usize>(self) -> u64 {
+        const { assert!(WORD < 8) };
+        // SAFETY: a word of an entry; other CPUs may write it, which a volatile access allows for.
+        unsafe { ptr::read_volatile(self.0.add(WORD)) }
+    }
+
+    #[inline(always)]
+    fn store<const WORD: usize>(self, value: u64) {
+        const { assert!(WORD < 8) };
+        // SAFETY: as for loading.
+        unsafe { ptr::write_volatile(self.0.add(WORD), value) }
+    }
+
+    #[inline(always)]
+    fn compare_exchange<const WORD: usize>(self, old: u64, new: u64) -> u64 {
+        const { assert!(WORD < 8) };
+        // SAFETY: an aligned word of an entry.
+        unsafe { compare_exchange(self.0.add(WORD), old, new) }
+    }
+
+    #[inline(always)]
+    fn publish<const WORD: usize>(self, value: u64) {
+        const { assert!(WORD < 8) };
+        // SAFETY: an aligned word of an entry.
+        unsafe { exchange(self.0.add(WORD), value) };
+    }
+
+    #[inline(always)]
+    fn touch(self, now: u32) {
+        // SAFETY: the upper half of a word of an entry.
+        unsafe { ptr::write_volatile(self.0.add(field::SERVICE).cast::<u32>().add(1), now) }
+    }
+}
+
+/// Stores `new` if the word holds `old`; gives what it held. In assembly because `core::sync::atomic` has no
+/// read-modify-write for this target.
+///
+/// # Safety
+/// `word` is an aligned word of a map row.
+#[inline(always)]
+unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
+    let mut held = old;
+    // SAFETY: the caller's; the instruction is the only access.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {new})",
+            word = in(reg) word,
+            new = in(reg) new,
+            inout("r0") held,
+        );
+    }
+    held
+}
+
+/// Stores a word and orders it after everything before.
+///
+/// # Safety
+/// `word` is an aligned word of a map row.
+#[inline(always)]
+unsafe fn exchange(word: *mut u64, new: u64) -> u64 {
+    let mut value = new;
+    // SAFETY: the caller's; the instruction is the only access.
+    unsafe {
+        asm!(
+            "{value} = xchg_64({word} + 0, {value})",
+            word = in(reg) word,
+            value = inout(reg) value,
+        );
+    }
+    value
+}
