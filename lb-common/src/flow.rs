@@ -60,7 +60,8 @@ mod idle {
 
     pub(super) const SECONDS: u64 = 30 | 120 << 16 | 300 << 32 | 7_440 << 48;
     pub(super) const TCP: u64 = CLOSE | of(State::Established, TCP_ESTABLISHED);
-    pub(super) const UDP: u64 = of(State::Unanswered, SHORT) | of(State::Established, UDP_ESTABLISHED);
+    pub(super) const UDP: u64 =
+        of(State::Unanswered, SHORT) | of(State::Established, UDP_ESTABLISHED);
 
     const CLOSE: u64 = of(State::ClosingByClient, CLOSING) | of(State::ClosingByBackend, CLOSING);
 
@@ -202,8 +203,7 @@ pub fn is_expired(recipe: &Recipe, protocol: u8, clock: &Clock) -> bool {
 #[must_use]
 #[inline(always)]
 pub fn is_over(recipe: &Recipe, protocol: u8, clock: &Clock) -> bool {
-    matches!(State::from_byte(recipe.state()), State::Closed)
-        || is_expired(recipe, protocol, clock)
+    matches!(State::from_byte(recipe.state()), State::Closed) || is_expired(recipe, protocol, clock)
 }
 
 /// Key of the entry that rewrites the other direction.
@@ -304,7 +304,10 @@ mod tests {
 
     #[test]
     fn ages_wrap_with_jiffies() {
-        let clock = |now| Clock { now, ticks_per_second: 250 };
+        let clock = |now| Clock {
+            now,
+            ticks_per_second: 250,
+        };
         assert_eq!(clock(5).age(u32::MAX - 4), 10);
         assert_eq!(clock(5).age(6), 0);
         let recipe = Recipe {

@@ -43,7 +43,8 @@ pub(crate) fn find(frame: &Frame, packet: &Packet) -> Result<Lookup, Verdict> {
     }
     let now = now();
     let since = now.wrapping_sub(recipe.last_seen());
-    let settled = State::is_settled(recipe.state(), packet.flags) && since < flow::LONG_SILENCE_TICKS;
+    let settled =
+        State::is_settled(recipe.state(), packet.flags) && since < flow::LONG_SILENCE_TICKS;
     if !settled && !follow(packet, entry, &recipe) {
         return Ok(Lookup::Miss(tag));
     }
@@ -79,7 +80,11 @@ fn follow(packet: &Packet, entry: Entry, recipe: &Recipe) -> bool {
     if !reverse && (over || (packet.flags.opens() && state.yields_to_syn())) {
         return false;
     }
-    let direction = if reverse { Direction::Reverse } else { Direction::Forward };
+    let direction = if reverse {
+        Direction::Reverse
+    } else {
+        Direction::Forward
+    };
     let next = state.after(direction, packet.flags);
     if next != state {
         table::set_state_of_flow(&Table, &packet.key, (entry, recipe), next as u8);
@@ -142,12 +147,18 @@ extern "C" fn insert_flow() -> u32 {
 #[inline(always)]
 pub(crate) fn clock() -> Clock {
     let ticks_per_second = CONFIG.get(0).map_or(0, |config| config.ticks_per_second);
-    Clock { now: now(), ticks_per_second }
+    Clock {
+        now: now(),
+        ticks_per_second,
+    }
 }
 
 /// Low 32 bits of `jiffies64`.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "ages are wrapping differences")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "ages are wrapping differences"
+)]
 fn now() -> u32 {
     // SAFETY: the helper takes nothing.
     unsafe { bpf_jiffies64() as u32 }

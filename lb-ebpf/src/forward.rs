@@ -4,7 +4,9 @@ use core::ptr;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use lb_common::{
-    abi::{ConfigRow, InterfaceRow, MAX_INTERFACES, NeighbourWanted, Recipe, ingress_print, word::Way},
+    abi::{
+        ConfigRow, InterfaceRow, MAX_INTERFACES, NeighbourWanted, Recipe, ingress_print, word::Way,
+    },
     packet::{PacketView, Window},
     verdict::{DropReason, Verdict},
 };

@@ -6,6 +6,10 @@
     clippy::inline_always,
     reason = "a call would be measured along with what is called"
 )]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a program's signature is what the macro asks for"
+)]
 
 #[path = "harness/calibration.rs"]
 mod calibration;

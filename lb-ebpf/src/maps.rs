@@ -5,10 +5,15 @@ use aya_ebpf::{
     btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use lb_common::{abi::{
-    BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS,
-    MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, NextHopRow, RateWindow, ServiceKey, ServiceRow, WAYS,
-}, table::Work};
+use lb_common::{
+    abi::{
+        BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowBucket,
+        FlowCounters, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES,
+        MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, NextHopRow, RateWindow,
+        ServiceKey, ServiceRow, WAYS,
+    },
+    table::Work,
+};
 
 /// The agent maps the array and publishes single words.
 const SHARED: usize = BPF_F_MMAPABLE as usize;

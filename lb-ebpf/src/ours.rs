@@ -53,9 +53,11 @@ pub(crate) fn transport(frame: &Frame, ip: &Ipv4) -> Result<Packet, Verdict> {
             fragment: matches!(ip.fragment, Fragment::First),
         }),
         Ok(Transport::Icmp(kind, _)) => Err(answer::icmp(frame, kind)),
-        Ok(Transport::Other) if matches!(ip.fragment, Fragment::Later) => {
-            Err(drop_if_served(ip.destination, ip.protocol, DropReason::Fragment))
-        }
+        Ok(Transport::Other) if matches!(ip.fragment, Fragment::Later) => Err(drop_if_served(
+            ip.destination,
+            ip.protocol,
+            DropReason::Fragment,
+        )),
         Ok(Transport::Other) => Err(Verdict::Pass),
         Err(reason) => Err(drop_if_served(ip.destination, ip.protocol, reason)),
     }

@@ -5,7 +5,10 @@ use lb_common::verdict::Verdict;
 use crate::{
     answer,
     flow::{self, Lookup},
-    forward, ours, packet::Frame, rewrite, service};
+    forward, ours,
+    packet::Frame,
+    rewrite, service,
+};
 
 /// Walks one frame to its verdict; `Err` is a verdict too, taken early.
 #[inline(always)]

@@ -33,12 +33,7 @@ pub(crate) enum Picked {
 ///
 /// Its own function for the stack: the frames of a call chain share 512 bytes.
 #[inline(never)]
-pub(crate) fn pick(
-    service: &ServiceRow,
-    packet: &Packet,
-    attempt: u32,
-    work: &mut Work,
-) -> Picked {
+pub(crate) fn pick(service: &ServiceRow, packet: &Packet, attempt: u32, work: &mut Work) -> Picked {
     // SAFETY: an aligned word of a map row that is never unmapped.
     let range = SlotRange::unpack(unsafe { ptr::read_volatile(&raw const service.slots) });
     if range.length == 0 {
@@ -53,7 +48,10 @@ pub(crate) fn pick(
         let turn = unsafe { stats::fetch_add(&raw mut (*cursor).next, 1) };
         schedule::round_robin(turn, range.length)
     } else {
-        schedule::by_hash(table::hash(&packet.key, 0).wrapping_add(attempt), range.length)
+        schedule::by_hash(
+            table::hash(&packet.key, 0).wrapping_add(attempt),
+            range.length,
+        )
     };
     let Some(word) = SLOTS.get_ptr(range.offset.wrapping_add(position)) else {
         return Picked::Nothing;

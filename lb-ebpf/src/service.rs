@@ -10,8 +10,7 @@ use lb_common::{
 use network_types::ip::IpProto;
 
 use crate::{
-    flow,
-    forward, logging,
+    flow, forward, logging,
     maps::{SERVICE_KEYS, SERVICES, WORK},
     ours::Packet,
     packet::Frame,

@@ -34,7 +34,9 @@ impl Memory for Table {
 
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<Bucket> {
-        FLOWS.get_ptr_mut(index & self.mask()).map(|bucket| Bucket(bucket.cast()))
+        FLOWS
+            .get_ptr_mut(index & self.mask())
+            .map(|bucket| Bucket(bucket.cast()))
     }
 
     #[inline(always)]
@@ -45,7 +47,9 @@ impl Memory for Table {
 
     #[inline(always)]
     fn lock(&self, pair: u32) -> bool {
-        let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) else { return false };
+        let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) else {
+            return false;
+        };
         for _ in 0..LOCK_TRIES {
             // SAFETY: an aligned word of a map row.
             if unsafe { compare_exchange(word, 0, 1) } == 0 {

@@ -4,19 +4,19 @@
 //! BPF maps through one planner and one writer; see ARCHITECTURE.md.
 
 pub mod addresses;
+pub mod admin;
+pub mod cli;
 pub mod config;
-pub mod health;
-pub mod model;
-pub mod status;
 pub mod core;
 pub mod dataplane;
+pub mod health;
+pub mod logging;
+pub mod metrics;
+pub mod model;
 pub mod neighbours;
 pub mod observe;
 pub mod plan;
-pub mod admin;
-pub mod cli;
-pub mod logging;
-pub mod metrics;
+pub mod status;
 
 /// The program of the data plane, as the kernel's loader takes it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.o"));

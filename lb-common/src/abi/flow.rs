@@ -36,7 +36,12 @@ impl FlowKey {
     /// The key, of the words as a packet holds them.
     #[must_use]
     #[inline(always)]
-    pub const fn from_words(source: u32, destination: u32, ports: (u16, u16), protocol: u8) -> Self {
+    pub const fn from_words(
+        source: u32,
+        destination: u32,
+        ports: (u16, u16),
+        protocol: u8,
+    ) -> Self {
         Self {
             addresses: source as u64 | (destination as u64) << 32,
             rest: ports.0 as u64 | (ports.1 as u64) << 16 | (protocol as u64) << 32,
@@ -158,7 +163,10 @@ pub struct Recipe {
     pub way: u64,
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "each part of a word is taken on purpose")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "each part of a word is taken on purpose"
+)]
 impl Recipe {
     /// [`crate::flow::State`], as a byte.
     #[must_use]

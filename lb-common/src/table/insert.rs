@@ -80,7 +80,10 @@ impl Work {
     #[must_use]
     #[inline(always)]
     pub const fn evicted(&self) -> [Evicted; 2] {
-        [Evicted::from_bits(self.evicted), Evicted::from_bits(self.evicted >> 4)]
+        [
+            Evicted::from_bits(self.evicted),
+            Evicted::from_bits(self.evicted >> 4),
+        ]
     }
 }
 
@@ -131,12 +134,22 @@ pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
 }
 
 const fn order(one: u32, other: u32) -> (u32, u32) {
-    if one < other { (one, other) } else { (other, one) }
+    if one < other {
+        (one, other)
+    } else {
+        (other, one)
+    }
 }
 
 #[inline(always)]
 fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: u32) -> Outcome {
-    scan(memory, (&work.key, &work.clock), home, NONE, &mut work.scans[0]);
+    scan(
+        memory,
+        (&work.key, &work.clock),
+        home,
+        NONE,
+        &mut work.scans[0],
+    );
     let forward = work.scans[0];
     if forward.found != NONE {
         let Some(entry) = at(memory, forward.found) else {
@@ -151,7 +164,13 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: 
     if forward_index == NONE {
         return Outcome::Full;
     }
-    scan(memory, (&work.reply, &work.clock), reply_home, forward_index, &mut work.scans[1]);
+    scan(
+        memory,
+        (&work.reply, &work.clock),
+        reply_home,
+        forward_index,
+        &mut work.scans[1],
+    );
     let reverse = work.scans[1];
     if reverse.found != NONE {
         let Some(entry) = at(memory, reverse.found) else {
@@ -243,8 +262,7 @@ fn recipe((old, old_port): (u32, u16), (new, new_port): (u32, u16), work: &Work)
 #[inline(always)]
 fn take(entry: impl Cells) -> Option<u64> {
     let tag = entry.load::<{ field::TAG }>();
-    let taken =
-        tag & 1 == 0 && entry.compare_exchange::<{ field::TAG }>(tag, tag | 1) == tag;
+    let taken = tag & 1 == 0 && entry.compare_exchange::<{ field::TAG }>(tag, tag | 1) == tag;
     taken.then_some(tag)
 }
 
@@ -260,13 +278,19 @@ fn evict<M: Memory>(memory: &M, entry: M::Entry, index: u32, clock: &flow::Clock
     let class = class(&old, key.protocol(), clock) as u8;
     clear_partner(memory, &flow::partner(&key, &old), partner_of(entry), index);
     // A protected one is evicted only where the caller found it to be over.
-    if u64::from(class) == PROTECTED { Evicted::Over as u8 } else { class }
+    if u64::from(class) == PROTECTED {
+        Evicted::Over as u8
+    } else {
+        class
+    }
 }
 
 /// Frees the entry at `index` if it still holds `key` and names `owner` as its partner.
 #[inline(never)]
 fn clear_partner<M: Memory>(memory: &M, key: &FlowKey, index: u32, owner: u32) {
-    let Some(entry) = at(memory, index) else { return };
+    let Some(entry) = at(memory, index) else {
+        return;
+    };
     let Some(tag) = take(entry) else { return };
     if key_of(entry) == *key && partner_of(entry) == owner {
         entry.store::<{ field::ADDRESSES }>(0);
@@ -299,7 +323,11 @@ pub struct Scan {
 impl Scan {
     #[inline(always)]
     const fn chosen(&self) -> u32 {
-        if self.found == NONE { self.victim } else { self.found }
+        if self.found == NONE {
+            self.victim
+        } else {
+            self.found
+        }
     }
 }
 
@@ -318,7 +346,9 @@ fn scan<M: Memory>(
     let (mut found, mut victim, mut best) = (NONE, NONE, u64::MAX);
     for place in 0..2 * WAYS {
         let index = (home ^ (place / WAYS)) * WAYS + place % WAYS;
-        let Some(entry) = at(memory, index) else { continue };
+        let Some(entry) = at(memory, index) else {
+            continue;
+        };
         if index == exclude {
             continue;
         }
@@ -370,7 +400,10 @@ fn class(recipe: &Recipe, protocol: u8, clock: &flow::Clock) -> u64 {
     let age = u64::from(clock.age(recipe.last_seen()));
     let ticks = u64::from(clock.ticks_per_second);
     let young = less(age, (PROTECTED_SECONDS >> (4 * state) & 15) * ticks);
-    let over = less(u64::from(flow::idle_timeout_seconds(state, protocol)) * ticks, age);
+    let over = less(
+        u64::from(flow::idle_timeout_seconds(state, protocol)) * ticks,
+        age,
+    );
     let living = class + young * (PROTECTED - class);
     nonzero(u64::from(state)) * (over * Evicted::Over as u64 + (1 - over) * living)
 }

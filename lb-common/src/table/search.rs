@@ -86,5 +86,9 @@ pub fn find<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> Search<M::Entry>
             };
         }
     }
-    if tags & 1 == 0 { Search::Miss } else { Search::Unstable }
+    if tags & 1 == 0 {
+        Search::Miss
+    } else {
+        Search::Unstable
+    }
 }

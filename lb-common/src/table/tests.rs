@@ -46,14 +46,20 @@ impl Cells for Entry<'_> {
 
     fn touch(self, now: u32) {
         let word = &self.0[field::SERVICE];
-        word.store(word.load(SeqCst) & 0xffff_ffff | u64::from(now) << 32, SeqCst);
+        word.store(
+            word.load(SeqCst) & 0xffff_ffff | u64::from(now) << 32,
+            SeqCst,
+        );
     }
 }
 
 impl Host {
     fn new(buckets: usize) -> Self {
         let zeros = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
-        Self { words: zeros(buckets * 32), locks: zeros(buckets / 2) }
+        Self {
+            words: zeros(buckets * 32),
+            locks: zeros(buckets / 2),
+        }
     }
 
     fn entry_at(&self, index: u32) -> Entry<'_> {
@@ -74,7 +80,12 @@ impl Host {
                 let words: [u64; 8] =
                     core::array::from_fn(|word| self.words[index as usize * 8 + word].load(SeqCst));
                 let (key, recipe) = crate::abi::FlowEntry { words }.read()?;
-                Some((index, key, recipe, u32::try_from(words[field::PARTNER]).unwrap()))
+                Some((
+                    index,
+                    key,
+                    recipe,
+                    u32::try_from(words[field::PARTNER]).unwrap(),
+                ))
             })
             .collect()
     }
@@ -93,7 +104,10 @@ impl Host {
             assert_ne!(other_recipe.is_reverse(), recipe.is_reverse());
             assert_eq!(other_recipe.backend(), recipe.backend());
         }
-        assert!(self.locks.iter().all(|lock| lock.load(SeqCst) == 0), "a lock is held");
+        assert!(
+            self.locks.iter().all(|lock| lock.load(SeqCst) == 0),
+            "a lock is held"
+        );
     }
 }
 
@@ -111,7 +125,11 @@ impl<'a> Memory for &'a Host {
     }
 
     fn lock(&self, pair: u32) -> bool {
-        (0..LOCK_TRIES).any(|_| self.locks[pair as usize].compare_exchange(0, 1, SeqCst, SeqCst).is_ok())
+        (0..LOCK_TRIES).any(|_| {
+            self.locks[pair as usize]
+                .compare_exchange(0, 1, SeqCst, SeqCst)
+                .is_ok()
+        })
     }
 
     fn unlock(&self, pair: u32) {
@@ -128,12 +146,19 @@ impl<'a> Memory for &'a Host {
 }
 
 fn clock(seconds: u32) -> Clock {
-    Clock { now: seconds * TICKS, ticks_per_second: TICKS }
+    Clock {
+        now: seconds * TICKS,
+        ticks_per_second: TICKS,
+    }
 }
 
 fn client(port: u16, protocol: u8) -> FlowKey {
     let source = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 7), port);
-    FlowKey::new(source, SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 10), 80), protocol)
+    FlowKey::new(
+        source,
+        SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 10), 80),
+        protocol,
+    )
 }
 
 /// What an insert came to, with what it left in its [`Work`].
@@ -161,7 +186,11 @@ fn binding(backend: u16, state: State, seconds: u32) -> Work {
 }
 
 fn insert(host: &Host, key: &FlowKey, over: u64, binding: &Work) -> Result {
-    let mut work = Work { key: *key, over, ..*binding };
+    let mut work = Work {
+        key: *key,
+        over,
+        ..*binding
+    };
     match super::insert(&host, &mut work) {
         Outcome::Made => Result::Made(work.there, work.evicted()),
         Outcome::Existing => Result::Existing(work.there),
@@ -198,7 +227,10 @@ fn both_directions_are_found_and_undo_each_other() {
     assert_eq!((there.way, back.way), (7, 9));
     for sum in [1u16, 0x1234, 0xfffe] {
         let over = crate::rewrite::tcp_checksum(sum, there.delta_transport());
-        assert_eq!(crate::rewrite::tcp_checksum(over, back.delta_transport()), sum);
+        assert_eq!(
+            crate::rewrite::tcp_checksum(over, back.delta_transport()),
+            sum
+        );
     }
     host.assert_sound();
 }
@@ -218,13 +250,18 @@ fn an_entry_that_the_caller_found_to_be_over_gives_way_with_its_partner() {
     let host = Host::new(64);
     let key = client(1, TCP);
     let (old, _) = made(insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)));
-    let Search::Hit(_, _, tag) = find(&&host, &key, home(&&host, &key)) else { panic!() };
+    let Search::Hit(_, _, tag) = find(&&host, &key, home(&&host, &key)) else {
+        panic!()
+    };
     made(insert(&host, &key, tag, &binding(4, State::HalfOpen, 1)));
     assert_eq!(host.find(&key).unwrap().backend(), 4);
     assert_eq!(host.find(&flow::partner(&key, &old)), None);
     assert_eq!(host.entries().len(), 2);
     let again = insert(&host, &key, tag, &binding(5, State::HalfOpen, 1));
-    assert!(matches!(again, Result::Existing(_)), "a stale judgement: {again:?}");
+    assert!(
+        matches!(again, Result::Existing(_)),
+        "a stale judgement: {again:?}"
+    );
     host.assert_sound();
 }
 
@@ -235,7 +272,10 @@ fn the_reply_of_a_living_flow_is_not_taken() {
     made(insert(&host, &first, 0, &binding(3, State::HalfOpen, 1)));
     let vip = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 11), 80);
     let second = FlowKey::new(first.source(), vip, TCP);
-    assert_eq!(insert(&host, &second, 0, &binding(3, State::HalfOpen, 1)), Result::Refused(Outcome::Collision));
+    assert_eq!(
+        insert(&host, &second, 0, &binding(3, State::HalfOpen, 1)),
+        Result::Refused(Outcome::Collision)
+    );
     set_state(&host, &first, State::Closed);
     made(insert(&host, &second, 0, &binding(3, State::HalfOpen, 1)));
     assert_eq!(host.find(&first), None);
@@ -247,9 +287,19 @@ fn squeeze(states: &[(State, u32)], protocol: u8) -> (Host, Result) {
     let host = Host::new(2);
     for (number, (state, seconds)) in states.iter().enumerate() {
         let key = client(u16::try_from(number).unwrap() + 1, protocol);
-        made(insert(&host, &key, 0, &binding(number as u16 + 1, *state, *seconds)));
+        made(insert(
+            &host,
+            &key,
+            0,
+            &binding(number as u16 + 1, *state, *seconds),
+        ));
     }
-    let outcome = insert(&host, &client(100, protocol), 0, &binding(100, State::HalfOpen, 100));
+    let outcome = insert(
+        &host,
+        &client(100, protocol),
+        0,
+        &binding(100, State::HalfOpen, 100),
+    );
     (host, outcome)
 }
 
@@ -257,25 +307,63 @@ fn squeeze(states: &[(State, u32)], protocol: u8) -> (Host, Result) {
 fn victims_are_sought_in_the_order_of_what_their_flows_have_shown() {
     use State::{Answered, Closed, Established, HalfOpen, Unconfirmed};
     let gone = |host: &Host| -> Vec<u16> {
-        (1..=4).filter(|port| host.find(&client(*port, TCP)).is_none()).collect()
+        (1..=4)
+            .filter(|port| host.find(&client(*port, TCP)).is_none())
+            .collect()
     };
     // A flow takes two of the eight ways, so four flows fill the pair.
-    let (host, outcome) = squeeze(&[(Established, 90), (HalfOpen, 90), (Closed, 99), (HalfOpen, 80)], TCP);
+    let (host, outcome) = squeeze(
+        &[
+            (Established, 90),
+            (HalfOpen, 90),
+            (Closed, 99),
+            (HalfOpen, 80),
+        ],
+        TCP,
+    );
     assert_eq!(made(outcome).1, [Evicted::Over; 2], "both of its entries");
     assert_eq!(gone(&host), [3]);
     host.assert_sound();
 
-    let (host, outcome) = squeeze(&[(Established, 90), (HalfOpen, 95), (Answered, 85), (Unconfirmed, 90)], TCP);
+    let (host, outcome) = squeeze(
+        &[
+            (Established, 90),
+            (HalfOpen, 95),
+            (Answered, 85),
+            (Unconfirmed, 90),
+        ],
+        TCP,
+    );
     assert_eq!(made(outcome).1[0], Evicted::HalfOpen);
     assert_eq!(gone(&host), [3], "the oldest half-open one");
     host.assert_sound();
 
-    let (host, outcome) = squeeze(&[(Established, 90), (HalfOpen, 98), (HalfOpen, 99), (Established, 90)], TCP);
-    assert_eq!(outcome, Result::Refused(Outcome::Full), "none younger than three seconds");
+    let (host, outcome) = squeeze(
+        &[
+            (Established, 90),
+            (HalfOpen, 98),
+            (HalfOpen, 99),
+            (Established, 90),
+        ],
+        TCP,
+    );
+    assert_eq!(
+        outcome,
+        Result::Refused(Outcome::Full),
+        "none younger than three seconds"
+    );
     assert_eq!(gone(&host), []);
     host.assert_sound();
 
-    let (_, outcome) = squeeze(&[(Established, 99), (State::Unanswered, 99), (Established, 99), (Established, 99)], UDP);
+    let (_, outcome) = squeeze(
+        &[
+            (Established, 99),
+            (State::Unanswered, 99),
+            (Established, 99),
+            (Established, 99),
+        ],
+        UDP,
+    );
     assert_eq!(made(outcome).1[0], Evicted::Unanswered);
 }
 
@@ -286,9 +374,19 @@ fn an_idle_flow_expires_without_anybody_looking() {
     drop(host);
     let host = Host::new(2);
     for port in 1..=4 {
-        made(insert(&host, &client(port, UDP), 0, &binding(port, State::Established, 1)));
+        made(insert(
+            &host,
+            &client(port, UDP),
+            0,
+            &binding(port, State::Established, 1),
+        ));
     }
-    let later = insert(&host, &client(9, UDP), 0, &binding(9, State::Unanswered, 302));
+    let later = insert(
+        &host,
+        &client(9, UDP),
+        0,
+        &binding(9, State::Unanswered, 302),
+    );
     assert_eq!(made(later).1[0], Evicted::Over);
     host.assert_sound();
 }
@@ -298,7 +396,12 @@ fn the_first_empty_way_of_the_home_bucket_is_filled_first() {
     let host = Host::new(1 << 10);
     let key = client(1, TCP);
     made(insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)));
-    let index = host.entries().iter().find(|(_, held, ..)| *held == key).unwrap().0;
+    let index = host
+        .entries()
+        .iter()
+        .find(|(_, held, ..)| *held == key)
+        .unwrap()
+        .0;
     assert_eq!(index, home(&&host, &key) * WAYS);
 }
 
@@ -306,7 +409,10 @@ fn the_first_empty_way_of_the_home_bucket_is_filled_first() {
 fn a_held_lock_is_waited_for_briefly() {
     let host = Host::new(2);
     host.locks[0].store(1, SeqCst);
-    assert_eq!(insert(&host, &client(1, TCP), 0, &binding(1, State::HalfOpen, 1)), Result::Refused(Outcome::Contended));
+    assert_eq!(
+        insert(&host, &client(1, TCP), 0, &binding(1, State::HalfOpen, 1)),
+        Result::Refused(Outcome::Contended)
+    );
 }
 
 #[test]
@@ -318,7 +424,10 @@ fn an_entry_being_written_is_neither_hit_nor_miss() {
         let entry = host.entry_at(index);
         entry.store::<{ field::TAG }>(entry.load::<{ field::TAG }>() | 1);
     }
-    assert!(matches!(find(&&host, &key, home(&&host, &key)), Search::Unstable));
+    assert!(matches!(
+        find(&&host, &key, home(&&host, &key)),
+        Search::Unstable
+    ));
 }
 
 #[test]
@@ -326,7 +435,9 @@ fn a_late_state_does_not_land_in_another_flow() {
     let host = Host::new(64);
     let key = client(1, TCP);
     made(insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)));
-    let Search::Hit(entry, recipe, _) = find(&&host, &key, home(&&host, &key)) else { panic!() };
+    let Search::Hit(entry, recipe, _) = find(&&host, &key, home(&&host, &key)) else {
+        panic!()
+    };
     let other = client(2, TCP);
     entry.store::<{ field::REST }>(other.rest | (State::HalfOpen as u64) << meta::STATE);
     set_state_of_flow(&&host, &key, (entry, &recipe), State::Closed as u8);
@@ -346,10 +457,17 @@ fn hashes_are_even_over_buckets_for_ports_and_for_addresses() {
             } else {
                 SocketAddrV4::new(Ipv4Addr::new(10, 0, high, low), 40_000)
             };
-            let key = FlowKey::new(source, SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 80), TCP);
+            let key = FlowKey::new(
+                source,
+                SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 80),
+                TCP,
+            );
             counts[hash(&key, 0) as usize & 63] += 1;
         }
-        assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|count| (850..1_150).contains(count)),
+            "{counts:?}"
+        );
     }
 }
 
@@ -358,11 +476,19 @@ fn half_full_almost_every_flow_finds_a_way() {
     let host = Host::new(1 << 10);
     let mut full = 0;
     for port in 0..1_024 {
-        let outcome = insert(&host, &client(port, TCP), 0, &binding(1 + port % 50, State::Established, 1));
+        let outcome = insert(
+            &host,
+            &client(port, TCP),
+            0,
+            &binding(1 + port % 50, State::Established, 1),
+        );
         full += u32::from(outcome == Result::Refused(Outcome::Full));
     }
     host.assert_sound();
-    assert!(full < 20, "{full} of 1,024 flows found no way in a table that is half full");
+    assert!(
+        full < 20,
+        "{full} of 1,024 flows found no way in a table that is half full"
+    );
 }
 
 #[test]
@@ -375,7 +501,9 @@ fn threads_that_rewrite_few_buckets_never_show_a_foreign_recipe() {
             scope.spawn(move || {
                 let mut random = u64::from(thread) + 1;
                 for step in 0..60_000u32 {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
                     let port = (random >> 33) as u16 % flows + 1;
                     let key = client(port, TCP);
                     match find(&host, &key, home(&host, &key)) {
@@ -384,7 +512,12 @@ fn threads_that_rewrite_few_buckets_never_show_a_foreign_recipe() {
                             assert_eq!(recipe.backend() & 0xff, port, "another flow's recipe");
                             if step % 3 == 0 {
                                 let backend = port | (random >> 50) as u16 & 0x700;
-                                insert(host, &key, tag, &binding(backend, State::Closed, step / 100));
+                                insert(
+                                    host,
+                                    &key,
+                                    tag,
+                                    &binding(backend, State::Closed, step / 100),
+                                );
                             }
                         }
                         Search::Miss => {

@@ -28,7 +28,7 @@ fn lru_lookup(context: XdpContext) -> u32 {
         frame.get::<u32, 34>(),
         frame.get::<u32, 38>(),
     ];
-    match CALIBRATION.get_ptr(&key) {
+    match CALIBRATION.get_ptr(key) {
         Some(_) => XDP_TX,
         None => XDP_PASS,
     }

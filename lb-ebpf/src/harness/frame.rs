@@ -9,13 +9,6 @@ use crate::plan::{FRAME, Kind};
 /// The [`FRAME`] bytes of a frame that the verifier knows to be there.
 pub(crate) struct Frame(*mut c_void);
 
-/// Copies words of a kind's frame to their places.
-macro_rules! copy {
-    ($frame:ident, $from:ident, $($word:ty, $at:literal;)*) => {
-        $($frame.put::<$word, $at>(unsafe { $from.byte_add($at).cast::<$word>().read_volatile() });)*
-    };
-}
-
 impl Frame {
     #[inline(always)]
     pub(crate) fn of(context: &XdpContext) -> Option<Self> {
@@ -27,15 +20,28 @@ impl Frame {
     /// waits for both to reach the cache, a dozen cycles that no packet from a NIC costs.
     #[inline(always)]
     pub(crate) fn write(&self, kind: &Kind, flow: u64) {
-        let from = kind.frame.as_ptr();
-        // SAFETY: all below the 64 bytes of `frame`; the row is as little aligned as the packet, see `put`.
-        copy!(self, from,
-            u32, 0; u16, 4; u64, 6; // MAC addresses, EtherType
-            u64, 14; u32, 22; // IPv4 up to its addresses
-            u64, 38; u64, 46; u32, 54; u16, 58; // transport behind its ports, padding
-        );
+        // MAC addresses and EtherType.
+        self.copy::<u32, 0>(kind);
+        self.copy::<u16, 4>(kind);
+        self.copy::<u64, 6>(kind);
+        // IPv4 up to its addresses.
+        self.copy::<u64, 14>(kind);
+        self.copy::<u32, 22>(kind);
         self.put::<u64, 26>(kind.addresses(flow));
         self.put::<u32, 34>(kind.ports(flow));
+        // Transport behind its ports, and padding.
+        self.copy::<u64, 38>(kind);
+        self.copy::<u64, 46>(kind);
+        self.copy::<u32, 54>(kind);
+        self.copy::<u16, 58>(kind);
+    }
+
+    #[inline(always)]
+    fn copy<T, const AT: usize>(&self, kind: &Kind) {
+        const { assert!(AT + size_of::<T>() <= FRAME) };
+        let from = kind.frame.as_ptr().cast::<c_void>();
+        // SAFETY: within `frame`, by the assertion; as to alignment, see `put`.
+        self.put::<T, AT>(unsafe { from.byte_add(AT).cast::<T>().read_volatile() });
     }
 
     /// Makes the checksums of a UDP datagram right, for hosts that look at them. `kind`'s are right for addresses and

@@ -79,9 +79,11 @@ fn packet(context: &XdpContext, plan: &mut Plan, tally: &mut Tally, kind: usize)
 fn under_test(context: *mut c_void) -> u32 {
     // SAFETY: nothing lives here that would have to be dropped.
     unsafe { UNDER_TEST.tail_call(&XdpContext::new(context.cast()), 0) };
-    let not_reached: u32;
+    let not_reached: u64;
     // SAFETY: loads a constant. In assembly, because a compiler that knew the only value to be returned here would
     // not look at what the tail call returns.
     unsafe { asm!("{0} = 7", out(reg) not_reached) };
-    not_reached
+    #[expect(clippy::cast_possible_truncation, reason = "7")]
+    let action = not_reached as u32;
+    action
 }

@@ -4,11 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    host::Host,
-    plane::PlaneLost,
-    task::Core,
-};
+use super::{host::Host, plane::PlaneLost, task::Core};
 use crate::{
     dataplane::{AttachError, Attached, Target},
     model::{Interface, Model},
@@ -24,7 +20,12 @@ pub(super) enum Attachment {
     /// It runs.
     On(Attached),
     /// It does not.
-    Off { ifindex: u32, reason: String, retry_at: Instant, delay: Duration },
+    Off {
+        ifindex: u32,
+        reason: String,
+        retry_at: Instant,
+        delay: Duration,
+    },
 }
 
 /// The program on all interfaces.
@@ -38,7 +39,10 @@ impl Attachments {
 
     /// Whether it runs on every interface of the model.
     pub(super) fn all_on(&self, model: &Model) -> bool {
-        model.interfaces.iter().all(|interface| matches!(self.0.get(&interface.name), Some(Attachment::On(_))))
+        model
+            .interfaces
+            .iter()
+            .all(|interface| matches!(self.0.get(&interface.name), Some(Attachment::On(_))))
     }
 
     /// When the next attempt is due.
@@ -58,7 +62,11 @@ impl Attachments {
     fn wants(&self, interface: &str, ifindex: u32, now: Instant) -> bool {
         match self.0.get(interface) {
             Some(Attachment::On(attached)) => attached.ifindex != ifindex,
-            Some(Attachment::Off { ifindex: tried, retry_at, .. }) => *tried != ifindex || *retry_at <= now,
+            Some(Attachment::Off {
+                ifindex: tried,
+                retry_at,
+                ..
+            }) => *tried != ifindex || *retry_at <= now,
             None => true,
         }
     }
@@ -67,13 +75,19 @@ impl Attachments {
 impl<H: Host> Core<H> {
     /// Attaches the program wherever it should run and does not; gives the failures that are new. With `all_or_none`
     /// it stops at the first.
-    pub(super) async fn attach(&mut self, all_or_none: bool) -> Result<Vec<AttachError>, PlaneLost> {
+    pub(super) async fn attach(
+        &mut self,
+        all_or_none: bool,
+    ) -> Result<Vec<AttachError>, PlaneLost> {
         let mut failures = Vec::new();
         let model = std::sync::Arc::clone(&self.model);
         for interface in &model.interfaces {
             let link = self.network.links.get(&interface.name).copied().flatten();
             let Some(link) = link else {
-                if matches!(self.attachments.0.remove(&interface.name), Some(Attachment::On(_))) {
+                if matches!(
+                    self.attachments.0.remove(&interface.name),
+                    Some(Attachment::On(_))
+                ) {
                     tracing::warn!(
                         event = "interface_gone",
                         interface = interface.name,
@@ -82,7 +96,9 @@ impl<H: Host> Core<H> {
                 }
                 continue;
             };
-            if self.attachments.wants(&interface.name, link.ifindex, Instant::now())
+            if self
+                .attachments
+                .wants(&interface.name, link.ifindex, Instant::now())
                 && let Err((error, known)) = self.attach_one(interface, link.ifindex).await?
                 && !known
             {
@@ -101,13 +117,27 @@ impl<H: Host> Core<H> {
         interface: &Interface,
         ifindex: u32,
     ) -> Result<Result<(), (AttachError, bool)>, PlaneLost> {
-        let target = Target { name: interface.name.clone(), ifindex, mode: interface.mode };
+        let target = Target {
+            name: interface.name.clone(),
+            ifindex,
+            mode: interface.mode,
+        };
         let name = interface.name.clone();
         match self.plane.with(move |plane| plane.attach(&target)).await? {
             Ok(attached) => {
                 let mode = if attached.native { "native" } else { "generic" };
-                let how = if attached.adopted { "adopted the link" } else { "attached" };
-                tracing::info!(event = "attached", interface = name, mode, adopted = attached.adopted, "{how} in {mode} mode");
+                let how = if attached.adopted {
+                    "adopted the link"
+                } else {
+                    "attached"
+                };
+                tracing::info!(
+                    event = "attached",
+                    interface = name,
+                    mode,
+                    adopted = attached.adopted,
+                    "{how} in {mode} mode"
+                );
                 if let Some(reason) = &attached.fallback {
                     tracing::warn!(
                         event = "generic_mode",
@@ -127,7 +157,15 @@ impl<H: Host> Core<H> {
                     _ => (FIRST_RETRY, false),
                 };
                 let (reason, retry_at) = (error.to_string(), Instant::now() + delay);
-                self.attachments.0.insert(name, Attachment::Off { ifindex, reason, retry_at, delay });
+                self.attachments.0.insert(
+                    name,
+                    Attachment::Off {
+                        ifindex,
+                        reason,
+                        retry_at,
+                        delay,
+                    },
+                );
                 Ok(Err((error, known)))
             }
         }
@@ -136,13 +174,21 @@ impl<H: Host> Core<H> {
     /// Takes the program off interfaces that are not of the configuration.
     pub(super) async fn detach_unconfigured(&mut self) -> Result<(), PlaneLost> {
         let model = std::sync::Arc::clone(&self.model);
-        let configured = move |name: &str| model.interfaces.iter().any(|interface| interface.name == name);
+        let configured = move |name: &str| {
+            model
+                .interfaces
+                .iter()
+                .any(|interface| interface.name == name)
+        };
         let detached = self
             .plane
             .with(move |plane| -> Result<Vec<String>, AttachError> {
                 let links = plane.links()?;
                 let mut detached = Vec::new();
-                for link in links.into_iter().filter(|link| !configured(&link.interface)) {
+                for link in links
+                    .into_iter()
+                    .filter(|link| !configured(&link.interface))
+                {
                     plane.detach(&link.interface)?;
                     detached.push(link.interface);
                 }
@@ -153,7 +199,11 @@ impl<H: Host> Core<H> {
             Ok(names) => {
                 for name in names {
                     self.attachments.forget(&name);
-                    tracing::info!(event = "detached_interface", interface = name, "detached, it is not configured");
+                    tracing::info!(
+                        event = "detached_interface",
+                        interface = name,
+                        "detached, it is not configured"
+                    );
                 }
             }
             Err(error) => tracing::error!(event = "detach_failed", "{error}"),
@@ -172,7 +222,9 @@ impl<H: Host> Core<H> {
         };
         let mut wrong = Vec::new();
         for (name, attachment) in &self.attachments.0 {
-            let Attachment::On(attached) = attachment else { continue };
+            let Attachment::On(attached) = attachment else {
+                continue;
+            };
             let link = links.iter().find(|link| link.interface == *name);
             if link.is_none_or(|link| link.ifindex != attached.ifindex || !link.current) {
                 wrong.push(name.clone());

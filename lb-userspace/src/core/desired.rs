@@ -13,11 +13,28 @@ use crate::{
 };
 
 /// What the maps should hold.
-pub(super) fn desired(model: &Model, health: &Health, network: &Observation, ticks_per_second: u32) -> Desired {
-    let used: BTreeSet<_> = model.services.iter().map(|service| service.pool.as_str()).collect();
-    let pools = || model.pools.iter().filter(|pool| used.contains(pool.name.as_str()));
+pub(super) fn desired(
+    model: &Model,
+    health: &Health,
+    network: &Observation,
+    ticks_per_second: u32,
+) -> Desired {
+    let used: BTreeSet<_> = model
+        .services
+        .iter()
+        .map(|service| service.pool.as_str())
+        .collect();
+    let pools = || {
+        model
+            .pools
+            .iter()
+            .filter(|pool| used.contains(pool.name.as_str()))
+    };
     let rotation = |pool: &str, backend: SocketAddr| {
-        let reachable = network.ways.get(&backend.ip()).is_none_or(|way| way.hop != Hop::Unreachable);
+        let reachable = network
+            .ways
+            .get(&backend.ip())
+            .is_none_or(|way| way.hop != Hop::Unreachable);
         reachable && health.takes_flows(pool, backend)
     };
     Desired {
@@ -28,20 +45,43 @@ pub(super) fn desired(model: &Model, health: &Health, network: &Observation, tic
         pools: pools()
             .map(|pool| {
                 let backends = pool.backends.iter().map(|backend| backend.address);
-                (pool.name.clone(), backends.filter(|backend| rotation(&pool.name, *backend)).collect())
+                (
+                    pool.name.clone(),
+                    backends
+                        .filter(|backend| rotation(&pool.name, *backend))
+                        .collect(),
+                )
             })
             .collect(),
-        backends: pools().flat_map(|pool| &pool.backends).map(|backend| backend.address).collect(),
-        hops: network.ways.iter().map(|(address, way)| (*address, way.hop.clone())).collect(),
+        backends: pools()
+            .flat_map(|pool| &pool.backends)
+            .map(|backend| backend.address)
+            .collect(),
+        hops: network
+            .ways
+            .iter()
+            .map(|(address, way)| (*address, way.hop.clone()))
+            .collect(),
     }
 }
 
 /// What must be watched: the interfaces, and the ways to all backends that may have flows.
 pub(super) fn watch(model: &Model, tables: &Tables) -> Watch {
-    let configured = model.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.address.ip());
+    let configured = model
+        .pools
+        .iter()
+        .flat_map(|pool| &pool.backends)
+        .map(|backend| backend.address.ip());
     let removed = tables.tenants().map(|(_, address, _)| address.ip());
     let destinations: BTreeSet<IpAddr> = configured.chain(removed).collect();
-    Watch { interfaces: model.interfaces.iter().map(|interface| interface.name.clone()).collect(), destinations }
+    Watch {
+        interfaces: model
+            .interfaces
+            .iter()
+            .map(|interface| interface.name.clone())
+            .collect(),
+        destinations,
+    }
 }
 
 /// What the maps in force say of backends.
@@ -56,30 +96,48 @@ impl Adopted {
         let mut rotations: BTreeMap<String, BTreeSet<SocketAddr>> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for service in &model.services {
-            let address = ServiceAddress { address: service.address, protocol: service.protocol };
-            let Some((_, row)) = tables.service_in_force(address) else { continue };
+            let address = ServiceAddress {
+                address: service.address,
+                protocol: service.protocol,
+            };
+            let Some((_, row)) = tables.service_in_force(address) else {
+                continue;
+            };
             let rotation = rotations.entry(service.pool.clone()).or_default();
             // Services of one pool mostly share their slots.
             if seen.insert((service.pool.as_str(), row.slots)) {
                 rotation.extend(tables.rotation(row));
             }
         }
-        Self { known: tables.tenants().map(|(_, address, _)| address).collect(), rotations }
+        Self {
+            known: tables.tenants().map(|(_, address, _)| address).collect(),
+            rotations,
+        }
     }
 
     /// In rotation of a service of the pool, out of it, or unknown.
     pub(super) fn state(&self, pool: &str, backend: SocketAddr) -> Option<bool> {
         let rotation = self.rotations.get(pool)?;
-        self.known.contains(&backend).then(|| rotation.contains(&backend))
+        self.known
+            .contains(&backend)
+            .then(|| rotation.contains(&backend))
     }
 }
 
 fn interfaces(model: &Model, network: &Observation) -> BTreeMap<String, Interface> {
     let of = |name: &String| {
         let link = network.links.get(name).copied().flatten();
-        link.map_or_else(Interface::default, |link| Interface { ifindex: link.ifindex, mac: link.mac, ipv4: link.ipv4 })
+        link.map_or_else(Interface::default, |link| Interface {
+            ifindex: link.ifindex,
+            mac: link.mac,
+            ipv4: link.ipv4,
+        })
     };
-    model.interfaces.iter().map(|interface| (interface.name.clone(), of(&interface.name))).collect()
+    model
+        .interfaces
+        .iter()
+        .map(|interface| (interface.name.clone(), of(&interface.name)))
+        .collect()
 }
 
 fn services(model: &Model) -> BTreeMap<ServiceAddress, Service> {
@@ -87,9 +145,19 @@ fn services(model: &Model) -> BTreeMap<ServiceAddress, Service> {
         .services
         .iter()
         .map(|service| {
-            let address = ServiceAddress { address: service.address, protocol: service.protocol };
+            let address = ServiceAddress {
+                address: service.address,
+                protocol: service.protocol,
+            };
             let (mode, scheduler) = (service.mode, service.scheduler);
-            (address, Service { mode, scheduler, pool: service.pool.clone() })
+            (
+                address,
+                Service {
+                    mode,
+                    scheduler,
+                    pool: service.pool.clone(),
+                },
+            )
         })
         .collect()
 }

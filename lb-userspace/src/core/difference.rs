@@ -8,30 +8,65 @@ use crate::model::{AttachMode, Backend, Model, Pool, Service};
 pub(super) fn difference(old: &Model, new: &Model) -> Vec<String> {
     let mut lines = Vec::new();
     if old.manage_addresses != new.manage_addresses {
-        let what = if new.manage_addresses { "are" } else { "are no longer" };
+        let what = if new.manage_addresses {
+            "are"
+        } else {
+            "are no longer"
+        };
         lines.push(format!("the services' addresses {what} managed"));
     }
     if old.data_plane.log != new.data_plane.log {
-        lines.push(format!("data plane: log {:?}, program replaced", new.data_plane.log).to_lowercase());
+        lines.push(
+            format!("data plane: log {:?}, program replaced", new.data_plane.log).to_lowercase(),
+        );
     }
-    compare(&old.interfaces, &new.interfaces, |interface| &interface.name, |change| match change {
-        Pair::Added(interface) => lines.push(format!("interface {} added", interface.name)),
-        Pair::Removed(interface) => lines.push(format!("interface {} removed", interface.name)),
-        Pair::Kept(old, new) if old.mode != new.mode => {
-            lines.push(format!("interface {}: mode {}", new.name, mode_name(new.mode)));
-        }
-        Pair::Kept(..) => {}
-    });
-    compare(&old.pools, &new.pools, |pool| &pool.name, |change| match change {
-        Pair::Added(pool) => lines.push(format!("pool {} added, {} backends", pool.name, pool.backends.len())),
-        Pair::Removed(pool) => lines.push(format!("pool {} removed", pool.name)),
-        Pair::Kept(old, new) => pool_difference(old, new, &mut lines),
-    });
-    compare(&old.services, &new.services, |service| &service.name, |change| match change {
-        Pair::Added(service) => lines.push(format!("service {} added at {}", service.name, place(service))),
-        Pair::Removed(service) => lines.push(format!("service {} removed; its flows go on", service.name)),
-        Pair::Kept(old, new) => service_difference(old, new, &mut lines),
-    });
+    compare(
+        &old.interfaces,
+        &new.interfaces,
+        |interface| &interface.name,
+        |change| match change {
+            Pair::Added(interface) => lines.push(format!("interface {} added", interface.name)),
+            Pair::Removed(interface) => lines.push(format!("interface {} removed", interface.name)),
+            Pair::Kept(old, new) if old.mode != new.mode => {
+                lines.push(format!(
+                    "interface {}: mode {}",
+                    new.name,
+                    mode_name(new.mode)
+                ));
+            }
+            Pair::Kept(..) => {}
+        },
+    );
+    compare(
+        &old.pools,
+        &new.pools,
+        |pool| &pool.name,
+        |change| match change {
+            Pair::Added(pool) => lines.push(format!(
+                "pool {} added, {} backends",
+                pool.name,
+                pool.backends.len()
+            )),
+            Pair::Removed(pool) => lines.push(format!("pool {} removed", pool.name)),
+            Pair::Kept(old, new) => pool_difference(old, new, &mut lines),
+        },
+    );
+    compare(
+        &old.services,
+        &new.services,
+        |service| &service.name,
+        |change| match change {
+            Pair::Added(service) => lines.push(format!(
+                "service {} added at {}",
+                service.name,
+                place(service)
+            )),
+            Pair::Removed(service) => {
+                lines.push(format!("service {} removed; its flows go on", service.name))
+            }
+            Pair::Kept(old, new) => service_difference(old, new, &mut lines),
+        },
+    );
     lines
 }
 
@@ -39,26 +74,49 @@ fn pool_difference(old: &Pool, new: &Pool, lines: &mut Vec<String>) {
     match (&old.check, &new.check) {
         (None, Some(_)) => lines.push(format!("pool {}: check added", new.name)),
         (Some(_), None) => lines.push(format!("pool {}: check removed", new.name)),
-        (before, after) if before != after => lines.push(format!("pool {}: check changed", new.name)),
+        (before, after) if before != after => {
+            lines.push(format!("pool {}: check changed", new.name))
+        }
         _ => {}
     }
     let name = &new.name;
-    compare(&old.backends, &new.backends, |backend| &backend.address, |change| match change {
-        Pair::Added(backend) => lines.push(format!("pool {name}: backend {} added", called(backend))),
-        Pair::Removed(backend) => {
-            lines.push(format!("pool {name}: backend {} removed; its flows go on", called(backend)));
-        }
-        Pair::Kept(old, new) => {
-            if old.weight != new.weight {
-                let (before, after) = (old.weight, new.weight);
-                lines.push(format!("pool {name}: backend {} weight {before} -> {after}", called(new)));
+    compare(
+        &old.backends,
+        &new.backends,
+        |backend| &backend.address,
+        |change| match change {
+            Pair::Added(backend) => {
+                lines.push(format!("pool {name}: backend {} added", called(backend)))
             }
-            if old.name != new.name {
-                lines.push(format!("pool {name}: backend {} is called {}", new.address, new.name));
+            Pair::Removed(backend) => {
+                lines.push(format!(
+                    "pool {name}: backend {} removed; its flows go on",
+                    called(backend)
+                ));
             }
-        }
-    });
-    let order = |pool: &Pool| pool.backends.iter().map(|backend| backend.address).collect::<Vec<_>>();
+            Pair::Kept(old, new) => {
+                if old.weight != new.weight {
+                    let (before, after) = (old.weight, new.weight);
+                    lines.push(format!(
+                        "pool {name}: backend {} weight {before} -> {after}",
+                        called(new)
+                    ));
+                }
+                if old.name != new.name {
+                    lines.push(format!(
+                        "pool {name}: backend {} is called {}",
+                        new.address, new.name
+                    ));
+                }
+            }
+        },
+    );
+    let order = |pool: &Pool| {
+        pool.backends
+            .iter()
+            .map(|backend| backend.address)
+            .collect::<Vec<_>>()
+    };
     let (mut before, mut after) = (order(old), order(new));
     if before != after {
         before.sort_unstable();
@@ -72,23 +130,37 @@ fn pool_difference(old: &Pool, new: &Pool, lines: &mut Vec<String>) {
 fn service_difference(old: &Service, new: &Service, lines: &mut Vec<String>) {
     let name = &new.name;
     if (old.address, old.protocol) != (new.address, new.protocol) {
-        lines.push(format!("service {name}: {} -> {}; flows of the old address go on", place(old), place(new)));
+        lines.push(format!(
+            "service {name}: {} -> {}; flows of the old address go on",
+            place(old),
+            place(new)
+        ));
     }
     if old.pool != new.pool {
         lines.push(format!("service {name}: pool {} -> {}", old.pool, new.pool));
     }
     if (old.mode, old.scheduler) != (new.mode, new.scheduler) {
-        lines.push(format!("service {name}: {:?}, {:?}", new.mode, new.scheduler));
+        lines.push(format!(
+            "service {name}: {:?}, {:?}",
+            new.mode, new.scheduler
+        ));
     }
 }
 
 fn place(service: &Service) -> impl Display {
-    crate::plan::ServiceAddress { address: service.address, protocol: service.protocol }
+    crate::plan::ServiceAddress {
+        address: service.address,
+        protocol: service.protocol,
+    }
 }
 
 fn called(backend: &Backend) -> String {
     let address = backend.address.to_string();
-    if backend.name == address { address } else { format!("{} ({address})", backend.name) }
+    if backend.name == address {
+        address
+    } else {
+        format!("{} ({address})", backend.name)
+    }
 }
 
 fn mode_name(mode: AttachMode) -> &'static str {
@@ -106,7 +178,12 @@ enum Pair<'a, T> {
     Kept(&'a T, &'a T),
 }
 
-fn compare<'a, T, K: Ord + 'a>(old: &'a [T], new: &'a [T], key: impl Fn(&'a T) -> &'a K, mut tell: impl FnMut(Pair<'a, T>)) {
+fn compare<'a, T, K: Ord + 'a>(
+    old: &'a [T],
+    new: &'a [T],
+    key: impl Fn(&'a T) -> &'a K,
+    mut tell: impl FnMut(Pair<'a, T>),
+) {
     let mut before: BTreeMap<_, _> = old.iter().map(|item| (key(item), item)).collect();
     for item in new {
         match before.remove(key(item)) {
@@ -115,7 +192,9 @@ fn compare<'a, T, K: Ord + 'a>(old: &'a [T], new: &'a [T], key: impl Fn(&'a T) -
         }
     }
     // In the order of the file.
-    old.iter().filter(|item| before.contains_key(key(item))).for_each(|item| tell(Pair::Removed(item)));
+    old.iter()
+        .filter(|item| before.contains_key(key(item)))
+        .for_each(|item| tell(Pair::Removed(item)));
 }
 
 #[cfg(test)]
@@ -139,7 +218,10 @@ mod tests {
         new.pools[0].backends[0].weight = 0;
         new.pools[0].backends.push(backend(3));
         new.pools[0].check = None;
-        new.interfaces.push(Interface { name: "eth1".to_owned(), mode: AttachMode::Auto });
+        new.interfaces.push(Interface {
+            name: "eth1".to_owned(),
+            mode: AttachMode::Auto,
+        });
         new.services[0].address = address(200);
         new.data_plane.log = DataPlaneLog::Info;
         new.manage_addresses = true;
@@ -161,6 +243,9 @@ mod tests {
     fn another_order_of_backends_is_a_change() {
         let mut new = model(2);
         new.pools[0].backends.reverse();
-        assert_eq!(difference(&model(2), &new), ["pool web: backends in another order"]);
+        assert_eq!(
+            difference(&model(2), &new),
+            ["pool web: backends in another order"]
+        );
     }
 }

@@ -50,27 +50,54 @@ impl Health {
                 let since = known.as_ref().map_or(now, |entry| entry.since);
                 let checked = match (&pool.check, known) {
                     (None, _) => None,
-                    (Some(check), Some(Entry { checked: Some((mut state, tally)), .. })) => {
+                    (
+                        Some(check),
+                        Some(Entry {
+                            checked: Some((mut state, tally)),
+                            ..
+                        }),
+                    ) => {
                         state.set_thresholds(check.rise, check.fall);
                         Some((state, tally))
                     }
                     // It was in rotation unchecked: the first check must not take it out before it has failed.
-                    (Some(check), Some(Entry { checked: None, weight, .. })) => {
-                        Some((State::new((weight != 0).then_some(true), check.rise, check.fall, now), Tally::default()))
-                    }
-                    (Some(check), None) => {
-                        Some((State::new(initial(pool, backend), check.rise, check.fall, now), Tally::default()))
-                    }
+                    (
+                        Some(check),
+                        Some(Entry {
+                            checked: None,
+                            weight,
+                            ..
+                        }),
+                    ) => Some((
+                        State::new((weight != 0).then_some(true), check.rise, check.fall, now),
+                        Tally::default(),
+                    )),
+                    (Some(check), None) => Some((
+                        State::new(initial(pool, backend), check.rise, check.fall, now),
+                        Tally::default(),
+                    )),
                 };
-                (backend.address, Entry { name: backend.name.clone(), weight: backend.weight, since, checked })
+                (
+                    backend.address,
+                    Entry {
+                        name: backend.name.clone(),
+                        weight: backend.weight,
+                        since,
+                        checked,
+                    },
+                )
             };
-            self.entries.insert(pool.name.clone(), pool.backends.iter().map(entry).collect());
+            self.entries
+                .insert(pool.name.clone(), pool.backends.iter().map(entry).collect());
         }
     }
 
     /// Takes in the result of a check; one of a backend that is no longer checked is nothing.
     pub(super) fn observe(&mut self, result: &CheckResult, now: SystemTime) -> Option<Change> {
-        let entry = self.entries.get_mut(&result.pool)?.get_mut(&result.backend)?;
+        let entry = self
+            .entries
+            .get_mut(&result.pool)?
+            .get_mut(&result.backend)?;
         let (state, tally) = entry.checked.as_mut()?;
         tally.record(result);
         let transition = state.observe(&result.outcome, now)?;
@@ -86,15 +113,24 @@ impl Health {
 
     /// Whether a backend of a pool may take new flows as far as checks and weight say.
     pub(super) fn takes_flows(&self, pool: &str, backend: SocketAddr) -> bool {
-        self.entries.get(pool).and_then(|pool| pool.get(&backend)).is_some_and(|entry| {
-            entry.weight != 0 && entry.checked.as_ref().is_none_or(|(state, _)| state.is_up() == Some(true))
-        })
+        self.entries
+            .get(pool)
+            .and_then(|pool| pool.get(&backend))
+            .is_some_and(|entry| {
+                entry.weight != 0
+                    && entry
+                        .checked
+                        .as_ref()
+                        .is_none_or(|(state, _)| state.is_up() == Some(true))
+            })
     }
 
     /// Whether some backend has had no result yet.
     pub(super) fn is_undecided(&self) -> bool {
         let entries = self.entries.values().flat_map(BTreeMap::values);
-        entries.filter_map(|entry| entry.checked.as_ref()).any(|(state, _)| state.is_up().is_none())
+        entries
+            .filter_map(|entry| entry.checked.as_ref())
+            .any(|(state, _)| state.is_up().is_none())
     }
 
     /// For the report. `route` says what is wrong with the way to a backend.
@@ -123,11 +159,17 @@ impl Entry {
             },
         };
         let drained = (self.weight == 0).then(|| "weight 0: no new flows".to_owned());
-        let reasons: Vec<_> = [Some(reason.to_owned()), drained, route].into_iter().flatten().collect();
+        let reasons: Vec<_> = [Some(reason.to_owned()), drained, route]
+            .into_iter()
+            .flatten()
+            .collect();
         BackendHealth {
             state,
             reason: reasons.join("; "),
-            since: self.checked.as_ref().map_or(self.since, |(state, _)| state.since()),
+            since: self
+                .checked
+                .as_ref()
+                .map_or(self.since, |(state, _)| state.since()),
             checks: self.checked.as_ref().map(|(_, tally)| tally.report()),
         }
     }
@@ -154,15 +196,22 @@ mod tests {
         let mut health = Health::default();
         health.reconfigure(&model(2), SystemTime::UNIX_EPOCH, |_, _| None);
         assert!(!health.takes_flows("web", address(1)) && health.is_undecided());
-        let change = health.observe(&result(Ok(())), SystemTime::UNIX_EPOCH).unwrap();
+        let change = health
+            .observe(&result(Ok(())), SystemTime::UNIX_EPOCH)
+            .unwrap();
         assert!(change.up && health.takes_flows("web", address(1)));
-        assert_eq!(health.observe(&result(Ok(())), SystemTime::UNIX_EPOCH), None);
+        assert_eq!(
+            health.observe(&result(Ok(())), SystemTime::UNIX_EPOCH),
+            None
+        );
     }
 
     #[test]
     fn an_adopted_backend_keeps_its_place() {
         let mut health = Health::default();
-        health.reconfigure(&model(2), SystemTime::UNIX_EPOCH, |_, backend| Some(backend.address == address(1)));
+        health.reconfigure(&model(2), SystemTime::UNIX_EPOCH, |_, backend| {
+            Some(backend.address == address(1))
+        });
         assert!(health.takes_flows("web", address(1)) && !health.takes_flows("web", address(2)));
         assert!(!health.is_undecided());
     }
@@ -177,8 +226,15 @@ mod tests {
         assert!(!health.takes_flows("web", address(1)) && health.takes_flows("web", address(2)));
         let report = health.report(|_| Some("no route".to_owned()));
         let drained = &report[&("web".to_owned(), address(1))];
-        assert_eq!((drained.state, drained.since), ("up", SystemTime::UNIX_EPOCH));
-        assert!(drained.reason.ends_with("weight 0: no new flows; no route"), "{}", drained.reason);
+        assert_eq!(
+            (drained.state, drained.since),
+            ("up", SystemTime::UNIX_EPOCH)
+        );
+        assert!(
+            drained.reason.ends_with("weight 0: no new flows; no route"),
+            "{}",
+            drained.reason
+        );
     }
 
     #[test]
@@ -196,6 +252,9 @@ mod tests {
     #[test]
     fn a_late_result_of_a_removed_backend_is_nothing() {
         let mut health = Health::default();
-        assert_eq!(health.observe(&result(Err("refused")), SystemTime::UNIX_EPOCH), None);
+        assert_eq!(
+            health.observe(&result(Err("refused")), SystemTime::UNIX_EPOCH),
+            None
+        );
     }
 }

@@ -29,7 +29,11 @@ pub(super) trait Host: Send + 'static {
     fn look(&self, watch: Watch) -> impl Future<Output = Result<Observation, Error>> + Send;
 
     /// Watches something else from now on; waits at most `patience` for neighbours.
-    fn watch(&self, watch: Watch, patience: Duration) -> impl Future<Output = Result<Observation, Error>> + Send;
+    fn watch(
+        &self,
+        watch: Watch,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Observation, Error>> + Send;
 
     /// Packets wait for the neighbour on the way to this address.
     fn probe(&self, destination: IpAddr);
@@ -47,7 +51,11 @@ pub(super) struct LinuxHost {
 
 impl LinuxHost {
     pub(super) fn new(neighbours: Neighbours, announcements: mpsc::Sender<Announcement>) -> Self {
-        Self { neighbours, addresses: None, announcements }
+        Self {
+            neighbours,
+            addresses: None,
+            announcements,
+        }
     }
 }
 

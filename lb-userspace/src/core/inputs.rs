@@ -10,10 +10,7 @@ use tokio::{
 
 use super::message::Message;
 use crate::{
-    addresses::Announcement,
-    dataplane::Events,
-    health::CheckResult,
-    neighbours::Observation,
+    addresses::Announcement, dataplane::Events, health::CheckResult, neighbours::Observation,
     plan::References,
 };
 
@@ -58,7 +55,15 @@ impl Inputs {
         events: Option<Events>,
     ) -> Self {
         let (scans_in, scans) = mpsc::channel(1);
-        Self { messages, results, observations, announcements, events, scans, scans_in }
+        Self {
+            messages,
+            results,
+            observations,
+            announcements,
+            events,
+            scans,
+            scans_in,
+        }
     }
 
     /// Where a scan of the flow table sends what it found.
@@ -85,17 +90,24 @@ impl Inputs {
     /// An input that is there already and goes into the same reconcile as the last one.
     pub(super) fn pending(&mut self) -> Option<Input> {
         let result = self.results.try_recv().map(Input::Health);
-        result.or_else(|_| self.observations.try_recv().map(Input::Network)).ok()
+        result
+            .or_else(|_| self.observations.try_recv().map(Input::Network))
+            .ok()
     }
 
     /// The next result of a health check, until `deadline`.
     pub(super) async fn result(&mut self, deadline: Instant) -> Option<CheckResult> {
-        tokio::time::timeout_at(deadline, self.results.recv()).await.ok().flatten()
+        tokio::time::timeout_at(deadline, self.results.recv())
+            .await
+            .ok()
+            .flatten()
     }
 }
 
 async fn wanted(events: &mut Option<Events>) -> BTreeSet<BackendId> {
-    let Some(reader) = events else { return pending().await };
+    let Some(reader) = events else {
+        return pending().await;
+    };
     match reader.neighbours_wanted().await {
         Ok(wanted) => wanted,
         Err(error) => {

@@ -17,7 +17,11 @@ impl<H: Host> Core<H> {
                 (Some(_), Some(Attachment::On(attached))) => attached.fallback.clone(),
                 (Some(_), None) => None,
             };
-            KnownInterface { name: interface.name.clone(), ifindex: link.map(|link| link.ifindex), reason }
+            KnownInterface {
+                name: interface.name.clone(),
+                ifindex: link.map(|link| link.ifindex),
+                reason,
+            }
         });
         Known {
             model: Arc::clone(&self.model),

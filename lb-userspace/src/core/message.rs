@@ -11,15 +11,22 @@ pub type ReloadReply = Result<Vec<String>, Vec<String>>;
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Apply this configuration. What only the host can know is checked by the core.
-    Reload { model: Box<Model>, reply: oneshot::Sender<ReloadReply> },
+    Reload {
+        model: Box<Model>,
+        reply: oneshot::Sender<ReloadReply>,
+    },
     /// The configuration could not be read; the report says so until one is applied.
     ConfigRefused { reason: String },
     /// Make a report.
-    Status { reply: oneshot::Sender<StatusReport> },
+    Status {
+        reply: oneshot::Sender<StatusReport>,
+    },
     /// Say that the core is alive.
     Ping { reply: oneshot::Sender<()> },
     /// Detach everything, remove pins and managed addresses, and end.
-    Shutdown { reply: oneshot::Sender<Result<(), Vec<String>>> },
+    Shutdown {
+        reply: oneshot::Sender<Result<(), Vec<String>>>,
+    },
 }
 
 /// Speaks to the core; cheap to clone.
@@ -53,7 +60,11 @@ impl Handle {
     /// # Errors
     /// [`Stopped`]; a refusal is the inner error.
     pub async fn reload(&self, model: Model) -> Result<ReloadReply, Stopped> {
-        self.ask(|reply| Message::Reload { model: Box::new(model), reply }).await
+        self.ask(|reply| Message::Reload {
+            model: Box::new(model),
+            reply,
+        })
+        .await
     }
 
     /// Notes that a configuration could not be read.
@@ -61,7 +72,10 @@ impl Handle {
     /// # Errors
     /// [`Stopped`].
     pub async fn config_refused(&self, reason: String) -> Result<(), Stopped> {
-        self.0.send(Message::ConfigRefused { reason }).await.map_err(|_| Stopped)
+        self.0
+            .send(Message::ConfigRefused { reason })
+            .await
+            .map_err(|_| Stopped)
     }
 
     /// Detaches everything and ends the core; the inner error says what could not be removed.
@@ -72,7 +86,10 @@ impl Handle {
         self.ask(|reply| Message::Shutdown { reply }).await
     }
 
-    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopped> {
+    async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.0.send(message(reply)).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)

@@ -99,16 +99,32 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub async fn start(start: Start) -> Result<(Handle, JoinHandle<()>), StartError> {
-    let Start { model, config_path, checks, results } = start;
+    let Start {
+        model,
+        config_path,
+        checks,
+        results,
+    } = start;
     let started = SystemTime::now();
-    let place = Place { instance: model.instance.clone(), pin_root: model.pin_root.clone() };
+    let place = Place {
+        instance: model.instance.clone(),
+        pin_root: model.pin_root.clone(),
+    };
     let settings = model.data_plane;
-    let interfaces: Vec<_> = model.interfaces.iter().map(|interface| interface.name.clone()).collect();
+    let interfaces: Vec<_> = model
+        .interfaces
+        .iter()
+        .map(|interface| interface.name.clone())
+        .collect();
     let managed = model.manage_addresses;
     let opened = spawn_blocking(move || Kernel::open(&place, settings)).await;
     let mut kernel = opened.map_err(|_| PlaneLost)??;
     let adopted = kernel.adopted();
-    let events = kernel.events().map_err(|cause| TableError { map: "EVENTS", action: "read", cause })?;
+    let events = kernel.events().map_err(|cause| TableError {
+        map: "EVENTS",
+        action: "read",
+        cause,
+    })?;
 
     let (observations_in, observations) = mpsc::channel(1);
     let (announcements_in, announcements) = mpsc::channel(256);
@@ -134,7 +150,13 @@ pub async fn start(start: Start) -> Result<(Handle, JoinHandle<()>), StartError>
     };
     let host = LinuxHost::new(neighbours, announcements_in);
     let (checks, plane) = (Box::new(checks), Box::new(kernel));
-    let core = Core::new(Parts { model: Arc::new(model), checks, host, plane, report });
+    let core = Core::new(Parts {
+        model: Arc::new(model),
+        checks,
+        host,
+        plane,
+        report,
+    });
     let task = core.begin(inputs).await?;
     if adopted && !managed {
         // An earlier agent may have been told to manage them, and killed.
@@ -152,6 +174,9 @@ async fn abandon(mut plane: Box<dyn Dataplane>, adopted: bool) {
     }
     let removed = spawn_blocking(move || plane.remove()).await;
     if let Ok(Err(left)) = removed {
-        tracing::warn!("after a failed start something is left: {}", left.join("; "));
+        tracing::warn!(
+            "after a failed start something is left: {}",
+            left.join("; ")
+        );
     }
 }

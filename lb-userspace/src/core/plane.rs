@@ -7,7 +7,9 @@ pub(super) struct Plane(Option<Box<dyn Dataplane>>);
 
 /// A call into the data plane panicked and took it along; the maps and the program stay in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a call into the data plane has failed beyond repair; what is in force stays, start the agent again")]
+#[error(
+    "a call into the data plane has failed beyond repair; what is in force stays, start the agent again"
+)]
 pub struct PlaneLost;
 
 impl Plane {

@@ -46,7 +46,10 @@ impl<H: Host> Core<H> {
             Some(error) => {
                 self.retry.failed();
                 let seconds = self.retry.delay.as_secs_f64();
-                tracing::error!(event = "reconcile_failed", "{error}; it is tried again in {seconds} s");
+                tracing::error!(
+                    event = "reconcile_failed",
+                    "{error}; it is tried again in {seconds} s"
+                );
             }
         }
         for error in self.attach(false).await? {
@@ -58,7 +61,12 @@ impl<H: Host> Core<H> {
     /// Plans and applies; gives the error that stopped it.
     pub(super) async fn reconcile_maps(&mut self) -> Result<Option<TableError>, PlaneLost> {
         self.follow_backends().await;
-        let desired = desired(&self.model, &self.health, &self.network, self.ticks_per_second);
+        let desired = desired(
+            &self.model,
+            &self.health,
+            &self.network,
+            self.ticks_per_second,
+        );
         let plan = plan(&desired, &self.actual, Instant::now().into_std());
         self.tell_refused(plan.refused.iter().map(ToString::to_string).collect());
         let failure = self.apply(plan.changes).await?;
@@ -151,7 +159,8 @@ impl<H: Host> Core<H> {
     /// Tells who went up or down, now that the maps say so.
     fn tell_transitions(&mut self) {
         for change in self.transitions.drain(..) {
-            let (backend, address, pool, reason) = (&change.name, change.address, &change.pool, &change.reason);
+            let (backend, address, pool, reason) =
+                (&change.name, change.address, &change.pool, &change.reason);
             if change.up {
                 tracing::info!(event = "backend_state", backend, %address, pool, state = "up", reason, "backend is up");
             } else {
@@ -183,7 +192,11 @@ impl<H: Host> Core<H> {
             }
             now.insert(address, reason);
         }
-        for address in self.ways.keys().filter(|address| !now.contains_key(address)) {
+        for address in self
+            .ways
+            .keys()
+            .filter(|address| !now.contains_key(address))
+        {
             if self.network.ways.contains_key(address) {
                 tracing::info!(event = "neighbour_known", %address, "the way to {address} is known");
             }

@@ -1,10 +1,6 @@
 //! A new configuration: refused without a trace, or applied whole.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use super::{
     ReloadReply,
@@ -58,16 +54,24 @@ impl<H: Host> Core<H> {
 
     /// Makes `model` the configuration in force.
     async fn adopt(&mut self, model: Arc<Model>) -> Result<(), PlaneLost> {
-        let changed: Vec<_> = model.interfaces.iter().filter(|new| changes_mode(&self.model, new)).cloned().collect();
+        let changed: Vec<_> = model
+            .interfaces
+            .iter()
+            .filter(|new| changes_mode(&self.model, new))
+            .cloned()
+            .collect();
         for interface in changed {
             self.attachments.forget(&interface.name);
         }
         self.model = model;
         let adopted = Adopted::new(&self.model, &self.actual.tables);
-        self.health.reconfigure(&self.model, SystemTime::now(), |pool, backend| {
-            // A backend that some service of the pool sends flows to stays where it is; others begin unknown.
-            adopted.state(&pool.name, backend.address).filter(|in_rotation| *in_rotation)
-        });
+        self.health
+            .reconfigure(&self.model, SystemTime::now(), |pool, backend| {
+                // A backend that some service of the pool sends flows to stays where it is; others begin unknown.
+                adopted
+                    .state(&pool.name, backend.address)
+                    .filter(|in_rotation| *in_rotation)
+            });
         let watch = watch(&self.model, &self.actual.tables);
         if watch != self.watch {
             match self.host.watch(watch.clone(), NEIGHBOUR_PATIENCE).await {
@@ -83,9 +87,22 @@ impl<H: Host> Core<H> {
     }
 
     /// Attaches to the interfaces that are new, with everything else as it was; takes them back where one refuses.
-    async fn attach_new(&mut self, old: &Arc<Model>, new: &Arc<Model>) -> Result<Result<(), Vec<String>>, PlaneLost> {
-        let known: BTreeSet<_> = old.interfaces.iter().map(|interface| &interface.name).collect();
-        let added: Vec<_> = new.interfaces.iter().filter(|new| !known.contains(&new.name)).cloned().collect();
+    async fn attach_new(
+        &mut self,
+        old: &Arc<Model>,
+        new: &Arc<Model>,
+    ) -> Result<Result<(), Vec<String>>, PlaneLost> {
+        let known: BTreeSet<_> = old
+            .interfaces
+            .iter()
+            .map(|interface| &interface.name)
+            .collect();
+        let added: Vec<_> = new
+            .interfaces
+            .iter()
+            .filter(|new| !known.contains(&new.name))
+            .cloned()
+            .collect();
         if added.is_empty() {
             return Ok(Ok(()));
         }
@@ -119,9 +136,23 @@ impl<H: Host> Core<H> {
                 return refusals;
             }
         };
-        let known: BTreeSet<_> = old.interfaces.iter().map(|interface| &interface.name).collect();
-        for interface in new.interfaces.iter().filter(|interface| !known.contains(&interface.name)) {
-            if network.links.get(&interface.name).copied().flatten().is_none() {
+        let known: BTreeSet<_> = old
+            .interfaces
+            .iter()
+            .map(|interface| &interface.name)
+            .collect();
+        for interface in new
+            .interfaces
+            .iter()
+            .filter(|interface| !known.contains(&interface.name))
+        {
+            if network
+                .links
+                .get(&interface.name)
+                .copied()
+                .flatten()
+                .is_none()
+            {
                 refusals.push(format!(
                     "interface {}: there is no such interface\n   mend: correct `name` in [[interface]]; `ip link` \
                      shows the ones there are",
@@ -136,7 +167,12 @@ impl<H: Host> Core<H> {
         health.reconfigure(&all, SystemTime::now(), |_, _| None);
         let wanted = desired(&all, &health, &network, self.ticks_per_second);
         let now = tokio::time::Instant::now().into_std();
-        refusals.extend(plan(&wanted, &self.actual, now).refused.iter().map(ToString::to_string));
+        refusals.extend(
+            plan(&wanted, &self.actual, now)
+                .refused
+                .iter()
+                .map(ToString::to_string),
+        );
         refusals
     }
 }
@@ -146,7 +182,9 @@ fn fixed(old: &Model, new: &Model) -> Vec<String> {
     let mut refusals = Vec::new();
     let mut check = |key: &str, same: bool, mend: &str| {
         if !same {
-            refusals.push(format!("`{key}` can't change while the agent runs\n   mend: change it back, or {mend}"));
+            refusals.push(format!(
+                "`{key}` can't change while the agent runs\n   mend: change it back, or {mend}"
+            ));
         }
     };
     let restart = "stop this agent and start another";
@@ -165,6 +203,9 @@ fn fixed(old: &Model, new: &Model) -> Vec<String> {
 
 /// Whether the program must be attached again because the mode is another.
 fn changes_mode(old: &Model, new: &Interface) -> bool {
-    let before = old.interfaces.iter().find(|interface| interface.name == new.name);
+    let before = old
+        .interfaces
+        .iter()
+        .find(|interface| interface.name == new.name);
     before.is_some_and(|before| before.mode != new.mode && new.mode != AttachMode::Auto)
 }

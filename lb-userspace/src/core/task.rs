@@ -92,7 +92,13 @@ enum Next {
 
 impl<H: Host> Core<H> {
     pub(super) fn new(parts: Parts<H>) -> Self {
-        let Parts { model, checks, host, plane, report } = parts;
+        let Parts {
+            model,
+            checks,
+            host,
+            plane,
+            report,
+        } = parts;
         let (readings, ticks_per_second) = (plane.readings(), plane.ticks_per_second());
         Self {
             model,
@@ -119,7 +125,10 @@ impl<H: Host> Core<H> {
     }
 
     /// Runs the first reconcile; gives the task that goes on. A start that fails takes down what it has made.
-    pub(super) async fn begin(mut self, mut inputs: Inputs) -> Result<impl Future<Output = ()> + use<H>, StartError> {
+    pub(super) async fn begin(
+        mut self,
+        mut inputs: Inputs,
+    ) -> Result<impl Future<Output = ()> + use<H>, StartError> {
         match self.first_reconcile().await {
             Ok(()) => {}
             Err(error) => {
@@ -144,7 +153,14 @@ impl<H: Host> Core<H> {
         self.network = self.host.watch(watch.clone(), NEIGHBOUR_PATIENCE).await?;
         self.watch = watch;
         for interface in &self.model.interfaces {
-            if self.network.links.get(&interface.name).copied().flatten().is_some() {
+            if self
+                .network
+                .links
+                .get(&interface.name)
+                .copied()
+                .flatten()
+                .is_some()
+            {
                 continue;
             }
             // An adopted data plane is better looked after on the interfaces that are left.
@@ -153,9 +169,10 @@ impl<H: Host> Core<H> {
             }
         }
         let adopted = Adopted::new(&self.model, &self.actual.tables);
-        self.health.reconfigure(&self.model, SystemTime::now(), |pool, backend| {
-            adopted.state(&pool.name, backend.address)
-        });
+        self.health
+            .reconfigure(&self.model, SystemTime::now(), |pool, backend| {
+                adopted.state(&pool.name, backend.address)
+            });
         if let Some(error) = self.reconcile_maps().await? {
             return Err(error.into());
         }
@@ -173,12 +190,19 @@ impl<H: Host> Core<H> {
     /// Waits until every backend has been checked once, so that the agent is not called ready while every service is
     /// empty.
     async fn first_results(&mut self, inputs: &mut Inputs) -> Result<(), StartError> {
-        let checks = self.model.pools.iter().filter_map(|pool| pool.check.as_ref());
+        let checks = self
+            .model
+            .pools
+            .iter()
+            .filter_map(|pool| pool.check.as_ref());
         let longest = checks.map(|check| check.timeout).max().unwrap_or_default();
         let deadline = Instant::now() + (longest + Duration::from_millis(200)).min(FIRST_RESULTS);
         while self.health.is_undecided() {
-            let Some(result) = inputs.result(deadline).await else { break };
-            self.transitions.extend(self.health.observe(&result, SystemTime::now()));
+            let Some(result) = inputs.result(deadline).await else {
+                break;
+            };
+            self.transitions
+                .extend(self.health.observe(&result, SystemTime::now()));
             self.reconcile().await?;
         }
         Ok(())
@@ -214,7 +238,11 @@ impl<H: Host> Core<H> {
         match input {
             Input::Health(result) => {
                 let change = self.health.observe(&result, SystemTime::now());
-                let next = if change.is_some() { Next::Reconcile } else { Next::Wait };
+                let next = if change.is_some() {
+                    Next::Reconcile
+                } else {
+                    Next::Wait
+                };
                 self.transitions.extend(change);
                 Ok(next)
             }
@@ -227,10 +255,15 @@ impl<H: Host> Core<H> {
             }
             Input::Announce(announcement) => {
                 let address = announcement.address;
-                let sent = self.plane.with(move |plane| plane.send(announcement.ifindex, &announcement.frame)).await?;
+                let sent = self
+                    .plane
+                    .with(move |plane| plane.send(announcement.ifindex, &announcement.frame))
+                    .await?;
                 match sent {
                     Ok(()) => tracing::debug!(%address, "announced by gratuitous ARP"),
-                    Err(error) => tracing::warn!(%address, %error, "can't be announced by gratuitous ARP"),
+                    Err(error) => {
+                        tracing::warn!(%address, %error, "can't be announced by gratuitous ARP")
+                    }
                 }
                 Ok(Next::Wait)
             }
@@ -252,7 +285,10 @@ impl<H: Host> Core<H> {
             }
             Input::Time => self.tick(inputs).await,
             Input::Ended(reason) => {
-                tracing::error!(event = "core_failed", "the core ends: {reason}; what is in force stays");
+                tracing::error!(
+                    event = "core_failed",
+                    "the core ends: {reason}; what is in force stays"
+                );
                 Ok(Next::End)
             }
         }
@@ -270,7 +306,9 @@ impl<H: Host> Core<H> {
                 let (observer, known) = (Arc::clone(&self.observer), self.known());
                 self.tasks.spawn(async move {
                     let now = Instant::now().into_std();
-                    let report = spawn_blocking(move || observer.report(&known, now, SystemTime::now())).await;
+                    let report =
+                        spawn_blocking(move || observer.report(&known, now, SystemTime::now()))
+                            .await;
                     if let Ok(report) = report {
                         drop(reply.send(report));
                     }
@@ -322,7 +360,12 @@ impl<H: Host> Core<H> {
             self.scan_at = Some(Instant::now() + GRACE);
         }
         let rested = self.actual.book.next_wake().map(Instant::from_std);
-        let due = [self.scan_at, self.retry.due(), self.attachments.due(), rested];
+        let due = [
+            self.scan_at,
+            self.retry.due(),
+            self.attachments.due(),
+            rested,
+        ];
         due.into_iter().flatten().fold(self.check_at, Instant::min)
     }
 
@@ -344,28 +387,30 @@ impl<H: Host> Core<H> {
     }
 
     /// Reads the maps in force.
-    pub(super) async fn fresh_tables(
-        &mut self,
-    ) -> Result<Result<Tables, TableError>, PlaneLost> {
+    pub(super) async fn fresh_tables(&mut self) -> Result<Result<Tables, TableError>, PlaneLost> {
         let readings = Arc::clone(&self.readings);
-        spawn_blocking(move || readings.tables()).await.map_err(|_| PlaneLost)
+        spawn_blocking(move || readings.tables())
+            .await
+            .map_err(|_| PlaneLost)
     }
 
     /// Makes the VIPs addresses of the first interface, or takes them away, as the configuration says.
     pub(super) async fn keep_addresses(&mut self) -> Result<(), neighbours::Error> {
         let first = self.model.interfaces.first();
-        let wanted = first.filter(|_| self.model.manage_addresses).map(|interface| Wanted {
-            interface: interface.name.clone(),
-            addresses: self
-                .model
-                .services
-                .iter()
-                .filter_map(|service| match service.address.ip() {
-                    IpAddr::V4(address) => Some(address),
-                    IpAddr::V6(_) => None,
-                })
-                .collect(),
-        });
+        let wanted = first
+            .filter(|_| self.model.manage_addresses)
+            .map(|interface| Wanted {
+                interface: interface.name.clone(),
+                addresses: self
+                    .model
+                    .services
+                    .iter()
+                    .filter_map(|service| match service.address.ip() {
+                        IpAddr::V4(address) => Some(address),
+                        IpAddr::V6(_) => None,
+                    })
+                    .collect(),
+            });
         self.host.keep(wanted).await
     }
 

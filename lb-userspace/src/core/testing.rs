@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::model::{
-    AttachMode, Backend, Check, CheckKind, DataPlane, DataPlaneLog, Interface, Mode, Model, Pool, Protocol, Scheduler,
-    Service,
+    AttachMode, Backend, Check, CheckKind, DataPlane, DataPlaneLog, Interface, Mode, Model, Pool,
+    Protocol, Scheduler, Service,
 };
 
 pub(crate) fn address(number: u8) -> SocketAddr {
@@ -12,7 +12,11 @@ pub(crate) fn address(number: u8) -> SocketAddr {
 }
 
 pub(crate) fn backend(number: u8) -> Backend {
-    Backend { name: format!("web{number}"), address: address(number), weight: 1 }
+    Backend {
+        name: format!("web{number}"),
+        address: address(number),
+        weight: 1,
+    }
 }
 
 /// The service `www` over the checked pool `web` with so many backends, on `eth0`.
@@ -23,8 +27,14 @@ pub(crate) fn model(backends: u8) -> Model {
         pin_root: PathBuf::from("/sys/fs/bpf"),
         socket: PathBuf::from("/run/lb/test.sock"),
         metrics: None,
-        data_plane: DataPlane { log: DataPlaneLog::Off, flow_entries: 4_096 },
-        interfaces: vec![Interface { name: "eth0".to_owned(), mode: AttachMode::Auto }],
+        data_plane: DataPlane {
+            log: DataPlaneLog::Off,
+            flow_entries: 4_096,
+        },
+        interfaces: vec![Interface {
+            name: "eth0".to_owned(),
+            mode: AttachMode::Auto,
+        }],
         pools: vec![Pool {
             name: "web".to_owned(),
             check: Some(Check {

@@ -89,7 +89,9 @@ pub enum AttachError {
 fn hint(cause: &io::Error, mode: &str) -> String {
     let native = mode == "native";
     let advice = match cause.raw_os_error() {
-        Some(libc::EOPNOTSUPP) if native => "its driver has no XDP; use `mode = \"auto\"` or `mode = \"generic\"`",
+        Some(libc::EOPNOTSUPP) if native => {
+            "its driver has no XDP; use `mode = \"auto\"` or `mode = \"generic\"`"
+        }
         Some(libc::ERANGE | libc::EMSGSIZE) => {
             "its MTU is too large for XDP without fragments (a veth takes 3498, other drivers about a page); lower it \
              with `ip link set dev IF mtu N`, on both ends of a veth"
@@ -102,7 +104,9 @@ fn hint(cause: &io::Error, mode: &str) -> String {
             "usual reasons: an MTU too large for XDP, receive offloads that XDP excludes (`ethtool -K IF lro off gro-hw \
              off`), too few queues (`ethtool -L IF`); `dmesg` often names it"
         }
-        Some(libc::ENOMEM) => "memory or queues are short: one transmit queue a CPU is needed on many drivers",
+        Some(libc::ENOMEM) => {
+            "memory or queues are short: one transmit queue a CPU is needed on many drivers"
+        }
         Some(libc::EPERM) => "CAP_BPF and CAP_NET_ADMIN are needed",
         Some(libc::ENETDOWN) => "bring it up: `ip link set dev IF up`",
         _ => return String::new(),
@@ -111,7 +115,11 @@ fn hint(cause: &io::Error, mode: &str) -> String {
 }
 
 /// Attaches the program, or puts it into the link that is there.
-pub(super) fn attach(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Attached, AttachError> {
+pub(super) fn attach(
+    pins: &Pins,
+    program: BorrowedFd<'_>,
+    target: &Target,
+) -> Result<Attached, AttachError> {
     if let Some(adopted) = adopt(pins, program, target)? {
         return Ok(adopted);
     }
@@ -120,21 +128,35 @@ pub(super) fn attach(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> R
         AttachMode::Native => (create(program, target, NATIVE)?, true, None),
         AttachMode::Auto => match create(program, target, NATIVE) {
             Ok(link) => (link, true, None),
-            Err(refusal @ AttachError::Refused { .. }) => {
-                (create(program, target, GENERIC)?, false, Some(refusal.to_string()))
-            }
+            Err(refusal @ AttachError::Refused { .. }) => (
+                create(program, target, GENERIC)?,
+                false,
+                Some(refusal.to_string()),
+            ),
             Err(error) => return Err(error),
         },
     };
     pins.pin_link(&target.name, &link)?;
-    Ok(Attached { ifindex: target.ifindex, native, fallback, adopted: false })
+    Ok(Attached {
+        ifindex: target.ifindex,
+        native,
+        fallback,
+        adopted: false,
+    })
 }
 
 /// Puts the program into the pinned link where that is on the right interface in the right mode; removes the link
 /// otherwise.
-fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Option<Attached>, AttachError> {
-    let Some((link, info)) = pinned(pins, &target.name)? else { return Ok(None) };
-    let in_force = query::in_force(target.ifindex).map_err(|cause| failed(&target.name, "look at", cause))?;
+fn adopt(
+    pins: &Pins,
+    program: BorrowedFd<'_>,
+    target: &Target,
+) -> Result<Option<Attached>, AttachError> {
+    let Some((link, info)) = pinned(pins, &target.name)? else {
+        return Ok(None);
+    };
+    let in_force =
+        query::in_force(target.ifindex).map_err(|cause| failed(&target.name, "look at", cause))?;
     let native = in_force.is_some_and(|found| found.mode == InForceMode::Native);
     let fits = match target.mode {
         AttachMode::Auto => true,
@@ -147,19 +169,32 @@ fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Option
     }
     syscall::link_update(link.as_fd(), program)
         .map_err(|cause| failed(&target.name, "put another program into", cause))?;
-    Ok(Some(Attached { ifindex: target.ifindex, native, fallback: None, adopted: true }))
+    Ok(Some(Attached {
+        ifindex: target.ifindex,
+        native,
+        fallback: None,
+        adopted: true,
+    }))
 }
 
 /// The pinned link of an interface.
-pub(super) fn pinned(pins: &Pins, interface: &str) -> Result<Option<(OwnedFd, LinkInfo)>, AttachError> {
-    let Some(link) = pins.link(interface)? else { return Ok(None) };
-    let info = syscall::link_info(link.as_fd()).map_err(|cause| failed(interface, "look at", cause))?;
+pub(super) fn pinned(
+    pins: &Pins,
+    interface: &str,
+) -> Result<Option<(OwnedFd, LinkInfo)>, AttachError> {
+    let Some(link) = pins.link(interface)? else {
+        return Ok(None);
+    };
+    let info =
+        syscall::link_info(link.as_fd()).map_err(|cause| failed(interface, "look at", cause))?;
     Ok(Some((link, info)))
 }
 
 /// Takes the program off an interface and removes the pin; `false` where there was none.
 pub(super) fn detach(pins: &Pins, interface: &str) -> Result<bool, AttachError> {
-    let Some(link) = pins.link(interface)? else { return Ok(false) };
+    let Some(link) = pins.link(interface)? else {
+        return Ok(false);
+    };
     release(pins, interface, &link)?;
     Ok(true)
 }
@@ -176,13 +211,19 @@ fn release(pins: &Pins, interface: &str, link: &OwnedFd) -> Result<(), AttachErr
 
 fn create(program: BorrowedFd<'_>, target: &Target, flags: u32) -> Result<OwnedFd, AttachError> {
     let interface = target.name.clone();
-    syscall::link_create(program, target.ifindex, flags).map_err(|cause| match cause.raw_os_error() {
-        // EEXIST: a generic program keeps a native one away, and the reverse.
-        Some(libc::EBUSY | libc::EEXIST) => occupied(target, cause),
-        Some(libc::ENODEV) => AttachError::Missing { interface },
-        _ => {
-            let mode = if flags == NATIVE { "native" } else { "generic" };
-            AttachError::Refused { interface, mode, cause }
+    syscall::link_create(program, target.ifindex, flags).map_err(|cause| {
+        match cause.raw_os_error() {
+            // EEXIST: a generic program keeps a native one away, and the reverse.
+            Some(libc::EBUSY | libc::EEXIST) => occupied(target, cause),
+            Some(libc::ENODEV) => AttachError::Missing { interface },
+            _ => {
+                let mode = if flags == NATIVE { "native" } else { "generic" };
+                AttachError::Refused {
+                    interface,
+                    mode,
+                    cause,
+                }
+            }
         }
     })
 }
@@ -191,7 +232,11 @@ fn create(program: BorrowedFd<'_>, target: &Target, flags: u32) -> Result<OwnedF
 fn occupied(target: &Target, cause: io::Error) -> AttachError {
     let interface = target.name.clone();
     let Ok(Some(found)) = query::in_force(target.ifindex) else {
-        return AttachError::Refused { interface, mode: "native", cause };
+        return AttachError::Refused {
+            interface,
+            mode: "native",
+            cause,
+        };
     };
     let programs = || aya::programs::loaded_programs().filter_map(Result::ok);
     let name = programs().find(|program| program.id() == found.program);
@@ -201,19 +246,37 @@ fn occupied(target: &Target, cause: io::Error) -> AttachError {
         _ => "stop what attached it",
     };
     let links = || aya::programs::loaded_links().filter_map(Result::ok);
-    let link = links().find(|link| link.program_id() == found.program).map(|link| link.id());
+    let link = links()
+        .find(|link| link.program_id() == found.program)
+        .map(|link| link.id());
     let mend = match link {
         Some(link) => format!("{stop}, or `bpftool link detach id {link}`"),
         None => {
-            let hook = if found.mode == InForceMode::Generic { "xdpgeneric" } else { "xdpdrv" };
+            let hook = if found.mode == InForceMode::Generic {
+                "xdpgeneric"
+            } else {
+                "xdpdrv"
+            };
             format!("{stop}, or `ip link set dev {interface} {hook} off`; `bpftool net` shows more")
         }
     };
-    AttachError::Occupied { interface, program: format!("{}{}", found.program, name.map(|name| format!(" ({name})")).unwrap_or_default()), mend }
+    AttachError::Occupied {
+        interface,
+        program: format!(
+            "{}{}",
+            found.program,
+            name.map(|name| format!(" ({name})")).unwrap_or_default()
+        ),
+        mend,
+    }
 }
 
 fn failed(interface: &str, action: &'static str, cause: io::Error) -> AttachError {
-    AttachError::Link { interface: interface.to_owned(), action, cause }
+    AttachError::Link {
+        interface: interface.to_owned(),
+        action,
+        cause,
+    }
 }
 
 #[cfg(test)]
@@ -224,7 +287,12 @@ mod tests {
     fn a_refusal_says_what_to_do() {
         let refused = |errno, mode| {
             let cause = io::Error::from_raw_os_error(errno);
-            AttachError::Refused { interface: "eth0".to_owned(), mode, cause }.to_string()
+            AttachError::Refused {
+                interface: "eth0".to_owned(),
+                mode,
+                cause,
+            }
+            .to_string()
         };
         assert!(refused(libc::EOPNOTSUPP, "native").contains("mode = \"auto\""));
         assert!(!refused(libc::EOPNOTSUPP, "generic").contains("mend"));

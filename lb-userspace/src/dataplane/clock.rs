@@ -20,7 +20,9 @@ pub enum ClockError {
     #[error("can't read the kernel's clock: {0}")]
     Read(#[from] io::Error),
     /// No rate is near what was measured.
-    #[error("the kernel's clock runs at {0} ticks a second, which is not a rate of Linux\n   mend: try again; is the machine paused or overloaded?")]
+    #[error(
+        "the kernel's clock runs at {0} ticks a second, which is not a rate of Linux\n   mend: try again; is the machine paused or overloaded?"
+    )]
     Strange(u64),
 }
 
@@ -41,13 +43,20 @@ pub(super) fn measure(ticks: impl Fn() -> io::Result<u64>) -> Result<u32, ClockE
 
 /// The rate that fits so many ticks in that time, give or take a tick at each end; else what was measured.
 fn rate(ticks: u64, elapsed: Duration) -> Result<u32, u64> {
-    let microseconds = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+    let microseconds = u64::try_from(elapsed.as_micros())
+        .unwrap_or(u64::MAX)
+        .max(1);
     let fits = |rate: u32| {
         let expected = u64::from(rate).saturating_mul(microseconds) / 1_000_000;
         ticks.abs_diff(expected) <= 2 + expected / 50
     };
-    let distance = |rate: &u32| (u64::from(*rate).saturating_mul(microseconds) / 1_000_000).abs_diff(ticks);
-    RATES.into_iter().filter(|rate| fits(*rate)).min_by_key(distance).ok_or(ticks * 1_000_000 / microseconds)
+    let distance =
+        |rate: &u32| (u64::from(*rate).saturating_mul(microseconds) / 1_000_000).abs_diff(ticks);
+    RATES
+        .into_iter()
+        .filter(|rate| fits(*rate))
+        .min_by_key(distance)
+        .ok_or(ticks * 1_000_000 / microseconds)
 }
 
 #[cfg(test)]
@@ -61,7 +70,11 @@ mod tests {
                 let ticks = u64::from(hz) * milliseconds / 1000;
                 for off in [-1, 0, 1] {
                     let elapsed = Duration::from_millis(milliseconds);
-                    assert_eq!(rate(ticks.saturating_add_signed(off), elapsed), Ok(hz), "{hz} {milliseconds} {off}");
+                    assert_eq!(
+                        rate(ticks.saturating_add_signed(off), elapsed),
+                        Ok(hz),
+                        "{hz} {milliseconds} {off}"
+                    );
                 }
             }
         }

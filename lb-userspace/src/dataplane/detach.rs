@@ -24,17 +24,27 @@ pub enum DetachError {
 /// # Errors
 /// An agent of the instance is running, or something could not be removed.
 pub async fn detach(instance: &str, pin_root: &Path) -> Result<Vec<String>, DetachError> {
-    let Some(pins) = Pins::open(pin_root, instance)? else { return Ok(Vec::new()) };
+    let Some(pins) = Pins::open(pin_root, instance)? else {
+        return Ok(Vec::new());
+    };
     let interfaces = pins.links()?;
     let (mut removed, mut left) = match remove(&pins) {
         Ok(lines) => (lines, Vec::new()),
         Err(problems) => (Vec::new(), problems),
     };
     match addresses::remove(&interfaces).await {
-        Ok(addresses) => removed.extend(addresses.iter().map(|address| format!("address {address} removed"))),
+        Ok(addresses) => removed.extend(
+            addresses
+                .iter()
+                .map(|address| format!("address {address} removed")),
+        ),
         Err(error) => left.push(error.to_string()),
     }
-    if left.is_empty() { Ok(removed) } else { Err(DetachError::Left(left)) }
+    if left.is_empty() {
+        Ok(removed)
+    } else {
+        Err(DetachError::Left(left))
+    }
 }
 
 /// Removes links first, so that no packet meets half a data plane; goes on after a failure.
@@ -55,9 +65,16 @@ pub(super) fn remove(pins: &Pins) -> Result<Vec<String>, Vec<String>> {
     // Maps of a program that still runs stay where the next attempt finds them.
     if left.is_empty() {
         match pins.unpin_maps().and_then(|()| pins.remove_directory()) {
-            Ok(()) => removed.push(format!("maps and pins removed from {}", pins.directory().display())),
+            Ok(()) => removed.push(format!(
+                "maps and pins removed from {}",
+                pins.directory().display()
+            )),
             Err(error) => left.push(error.to_string()),
         }
     }
-    if left.is_empty() { Ok(removed) } else { Err(left) }
+    if left.is_empty() {
+        Ok(removed)
+    } else {
+        Err(left)
+    }
 }

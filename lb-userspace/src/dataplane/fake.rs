@@ -9,7 +9,8 @@ use std::{
 use lb_common::abi::{FlowCounters, MAX_TABLE_EVENTS, MAX_VERDICTS};
 
 use super::{
-    AttachError, Attached, Dataplane, Events, InForce, InForceMode, Link, ProgramInForce, Readings, ReloadError, TableError, Target,
+    AttachError, Attached, Dataplane, Events, InForce, InForceMode, Link, ProgramInForce, Readings,
+    ReloadError, TableError, Target,
 };
 use crate::{
     model::{AttachMode, DataPlane},
@@ -29,7 +30,11 @@ pub struct State {
     /// What the flow table holds.
     pub census: FlowCensus,
     /// Counters by row of `SERVICES` and of `BACKENDS`, and by verdict.
-    pub counters: (BTreeMap<u32, FlowCounters>, BTreeMap<u32, FlowCounters>, BTreeMap<u32, u64>),
+    pub counters: (
+        BTreeMap<u32, FlowCounters>,
+        BTreeMap<u32, FlowCounters>,
+        BTreeMap<u32, u64>,
+    ),
     /// Frames that were sent, with their interface.
     pub sent: Vec<(u32, Vec<u8>)>,
     /// `jiffies64`.
@@ -52,7 +57,11 @@ impl Fake {
     /// One that an earlier agent left with these maps.
     #[must_use]
     pub fn adopted(tables: Tables) -> Self {
-        Self(Arc::new(Mutex::new(State { tables, adopted: true, ..State::default() })))
+        Self(Arc::new(Mutex::new(State {
+            tables,
+            adopted: true,
+            ..State::default()
+        })))
     }
 
     /// What it holds.
@@ -74,7 +83,11 @@ impl Dataplane for Fake {
         let mut state = self.state();
         if let Some(left) = &mut state.changes_until_failure {
             if *left == 0 {
-                return Err(TableError { map: "FAKE", action: "write", cause: io::Error::other("as the test wants") });
+                return Err(TableError {
+                    map: "FAKE",
+                    action: "write",
+                    cause: io::Error::other("as the test wants"),
+                });
             }
             *left -= 1;
         }
@@ -86,13 +99,26 @@ impl Dataplane for Fake {
     fn attach(&mut self, target: &Target) -> Result<Attached, AttachError> {
         let mut state = self.state();
         if state.refusing.contains(&target.name) {
-            return Err(AttachError::Missing { interface: target.name.clone() });
+            return Err(AttachError::Missing {
+                interface: target.name.clone(),
+            });
         }
-        let link = state.links.get(&target.name).copied().filter(|(ifindex, _)| *ifindex == target.ifindex);
+        let link = state
+            .links
+            .get(&target.name)
+            .copied()
+            .filter(|(ifindex, _)| *ifindex == target.ifindex);
         let replaced = link.map_or(0, |(_, replaced)| replaced + 1);
-        state.links.insert(target.name.clone(), (target.ifindex, replaced));
+        state
+            .links
+            .insert(target.name.clone(), (target.ifindex, replaced));
         let native = target.mode != AttachMode::Generic;
-        Ok(Attached { ifindex: target.ifindex, native, fallback: None, adopted: link.is_some() })
+        Ok(Attached {
+            ifindex: target.ifindex,
+            native,
+            fallback: None,
+            adopted: link.is_some(),
+        })
     }
 
     fn detach(&mut self, interface: &str) -> Result<bool, AttachError> {
@@ -109,7 +135,10 @@ impl Dataplane for Fake {
     }
 
     fn reload(&mut self, _: DataPlane) -> Result<(), ReloadError> {
-        self.state().links.values_mut().for_each(|(_, replaced)| *replaced += 1);
+        self.state()
+            .links
+            .values_mut()
+            .for_each(|(_, replaced)| *replaced += 1);
         Ok(())
     }
 
@@ -143,29 +172,42 @@ impl Readings for Fake {
     fn last_rows(&self) -> (u32, u32) {
         let state = self.state();
         let service = state.tables.owners().map(|(id, ..)| id.get()).max();
-        let backend = state.tables.tenants().map(|(id, ..)| u32::from(id.get())).max();
+        let backend = state
+            .tables
+            .tenants()
+            .map(|(id, ..)| u32::from(id.get()))
+            .max();
         (service.unwrap_or(0), backend.unwrap_or(0))
     }
 
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
         let state = self.state();
         let attached = state.links.values().any(|(index, _)| *index == ifindex);
-        Ok(attached.then_some(InForce { mode: InForceMode::Native, program: 1 }))
+        Ok(attached.then_some(InForce {
+            mode: InForceMode::Native,
+            program: 1,
+        }))
     }
 
     fn services(&self, last: u32) -> io::Result<Vec<FlowCounters>> {
         let state = self.state();
-        Ok((0..=last).map(|row| state.counters.0.get(&row).copied().unwrap_or_default()).collect())
+        Ok((0..=last)
+            .map(|row| state.counters.0.get(&row).copied().unwrap_or_default())
+            .collect())
     }
 
     fn backends(&self, last: u32) -> io::Result<Vec<FlowCounters>> {
         let state = self.state();
-        Ok((0..=last).map(|row| state.counters.1.get(&row).copied().unwrap_or_default()).collect())
+        Ok((0..=last)
+            .map(|row| state.counters.1.get(&row).copied().unwrap_or_default())
+            .collect())
     }
 
     fn verdicts(&self) -> io::Result<Vec<u64>> {
         let state = self.state();
-        Ok((0..MAX_VERDICTS).map(|row| state.counters.2.get(&row).copied().unwrap_or_default()).collect())
+        Ok((0..MAX_VERDICTS)
+            .map(|row| state.counters.2.get(&row).copied().unwrap_or_default())
+            .collect())
     }
 
     fn flow_capacity(&self) -> u64 {
@@ -185,6 +227,11 @@ impl Readings for Fake {
     }
 
     fn program(&self) -> io::Result<ProgramInForce> {
-        Ok(ProgramInForce { id: 1, tag: 2, loaded: None, verified_instructions: 3 })
+        Ok(ProgramInForce {
+            id: 1,
+            tag: 2,
+            loaded: None,
+            verified_instructions: 3,
+        })
     }
 }

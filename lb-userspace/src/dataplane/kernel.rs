@@ -11,8 +11,8 @@ use lb_common::abi::ConfigRow;
 use tokio::task::AbortHandle;
 
 use super::{
-    AttachError, Attached, Dataplane, Events, Link, OpenError, Place, Readings, ReloadError, TableError, Target, attach,
-    clock,
+    AttachError, Attached, Dataplane, Events, Link, OpenError, Place, Readings, ReloadError,
+    TableError, Target, attach, clock,
     events::watch,
     io_error,
     layout::Shape,
@@ -56,7 +56,9 @@ impl Kernel {
         match Self::load(pins, shapes, in_force, settings) {
             Ok(kernel) => Ok(kernel),
             Err((pins, error)) => {
-                if !adopted && let Err(left) = pins.unpin_maps().and_then(|()| pins.remove_directory()) {
+                if !adopted
+                    && let Err(left) = pins.unpin_maps().and_then(|()| pins.remove_directory())
+                {
                     tracing::warn!("after a failed start something is left: {left}");
                 }
                 Err(error)
@@ -76,21 +78,36 @@ impl Kernel {
                 None => secret().map_err(OpenError::Random)?,
             };
             let mut program = Program::load(pins.directory(), &shapes, settings, flow_seed)?;
-            let ticks_per_second = clock::measure(|| program.ticks().map_err(|error| io_error(&error)))?;
+            let ticks_per_second =
+                clock::measure(|| program.ticks().map_err(|error| io_error(&error)))?;
             let maps = Arc::new(Mutex::new(Maps::open(&pins).map_err(map_error)?));
             if in_force.is_none() {
                 // The next start needs it to find the flows of this one.
-                let row = ConfigRow { flow_seed, ..ConfigRow::default() };
+                let row = ConfigRow {
+                    flow_seed,
+                    ..ConfigRow::default()
+                };
                 let mut maps = maps.lock().unwrap_or_else(PoisonError::into_inner);
-                maps.apply(&Change::Config(row)).map_err(|error| map_error((error.map, error.cause)))?;
+                maps.apply(&Change::Config(row))
+                    .map_err(|error| map_error((error.map, error.cause)))?;
             }
             let events = open_map(&pins, "EVENTS")
                 .and_then(|map| RingBuf::try_from(map).map_err(|error| io_error(&error)))
                 .map_err(|cause| map_error(("EVENTS", cause)))?;
             let log = follow_log(&mut program, settings);
             let program = Arc::new(Mutex::new(program));
-            let readings = KernelReadings::open(pins.directory(), Arc::clone(&program), Arc::clone(&maps)).map_err(map_error)?;
-            Ok((ticks_per_second, flow_seed, maps, events, log, program, readings))
+            let readings =
+                KernelReadings::open(pins.directory(), Arc::clone(&program), Arc::clone(&maps))
+                    .map_err(map_error)?;
+            Ok((
+                ticks_per_second,
+                flow_seed,
+                maps,
+                events,
+                log,
+                program,
+                readings,
+            ))
         };
         match parts() {
             Ok((ticks_per_second, flow_seed, maps, events, log, program, readings)) => Ok(Self {
@@ -116,16 +133,19 @@ impl Kernel {
     /// Puts a program into every link that is still on an interface.
     fn put_into_links(&self, program: &Program) -> Result<(), AttachError> {
         for interface in self.pins.links()? {
-            let Some((link, info)) = attach::pinned(&self.pins, &interface)? else { continue };
+            let Some((link, info)) = attach::pinned(&self.pins, &interface)? else {
+                continue;
+            };
             if info.ifindex == 0 {
                 continue;
             }
             let fd = program.fd().map_err(|error| io_error(&error));
-            fd.and_then(|fd| syscall::link_update(link.as_fd(), fd.as_fd())).map_err(|cause| AttachError::Link {
-                interface,
-                action: "put another program into",
-                cause,
-            })?;
+            fd.and_then(|fd| syscall::link_update(link.as_fd(), fd.as_fd()))
+                .map_err(|cause| AttachError::Link {
+                    interface,
+                    action: "put another program into",
+                    cause,
+                })?;
         }
         Ok(())
     }
@@ -146,7 +166,10 @@ impl Dataplane for Kernel {
     }
 
     fn apply(&mut self, change: &Change) -> Result<(), TableError> {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner).apply(change)
+        self.maps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .apply(change)
     }
 
     fn attach(&mut self, target: &Target) -> Result<Attached, AttachError> {
@@ -169,17 +192,29 @@ impl Dataplane for Kernel {
         for interface in self.pins.links()? {
             if let Some((_, info)) = attach::pinned(&self.pins, &interface)? {
                 let current = info.is_xdp && Some(info.program) == program;
-                links.push(Link { interface, ifindex: info.ifindex, current });
+                links.push(Link {
+                    interface,
+                    ifindex: info.ifindex,
+                    current,
+                });
             }
         }
         Ok(links)
     }
 
     fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError> {
-        let mut new = Program::load(self.pins.directory(), &self.shapes, settings, self.flow_seed)?;
+        let mut new = Program::load(
+            self.pins.directory(),
+            &self.shapes,
+            settings,
+            self.flow_seed,
+        )?;
         if let Err(error) = self.put_into_links(&new) {
             if let Err(second) = self.put_into_links(&self.program()) {
-                tracing::error!(event = "reload_failed", "the earlier program can't be put back: {second}");
+                tracing::error!(
+                    event = "reload_failed",
+                    "the earlier program can't be put back: {second}"
+                );
             }
             return Err(error.into());
         }
@@ -200,7 +235,9 @@ impl Dataplane for Kernel {
     }
 
     fn send(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
-        self.program().send(ifindex, frame).map_err(|error| io_error(&error))
+        self.program()
+            .send(ifindex, frame)
+            .map_err(|error| io_error(&error))
     }
 
     fn remove(&mut self) -> Result<(), Vec<String>> {

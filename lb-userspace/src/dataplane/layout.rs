@@ -4,9 +4,9 @@ use std::{fmt, path::Path};
 
 use aya::maps::{MapError, MapInfo, MapType};
 use lb_common::abi::{
-    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow, MAX_BACKENDS,
-    MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NextHopRow, RateWindow,
-    ServiceKey, ServiceRow, WAYS,
+    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow,
+    MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS,
+    MAX_VERDICTS, NextHopRow, RateWindow, ServiceKey, ServiceRow, WAYS,
 };
 
 /// `BPF_F_MMAPABLE`.
@@ -43,7 +43,11 @@ pub struct Misfit {
 
 impl fmt::Display for Misfit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "its {} is {} instead of {}", self.what, self.found, self.needed)
+        write!(
+            formatter,
+            "its {} is {} instead of {}",
+            self.what, self.found, self.needed
+        )
     }
 }
 
@@ -79,7 +83,13 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
     vec![
         own("CONFIG", size_of::<ConfigRow>(), 1),
         shared("ADDRESS_FILTER", size_of::<u64>(), FILTER_WORDS),
-        table("SERVICE_KEYS", MapType::Hash, size_of::<ServiceKey>(), size_of::<u32>(), 4 * MAX_SERVICES),
+        table(
+            "SERVICE_KEYS",
+            MapType::Hash,
+            size_of::<ServiceKey>(),
+            size_of::<u32>(),
+            4 * MAX_SERVICES,
+        ),
         shared("SERVICES", size_of::<ServiceRow>(), MAX_SERVICES),
         own("CURSORS", size_of::<Cursor>(), MAX_SERVICES),
         shared("SLOTS", size_of::<u64>(), MAX_SLOTS),
@@ -113,7 +123,13 @@ impl Shape {
             ("number of entries", info.max_entries(), self.max_entries),
             ("flags", info.map_flags(), self.flags),
         ];
-        let mut differing = pairs.into_iter().filter(|(_, found, needed)| found != needed);
-        Ok(differing.next().map(|(what, found, needed)| Misfit { what, found, needed }))
+        let mut differing = pairs
+            .into_iter()
+            .filter(|(_, found, needed)| found != needed);
+        Ok(differing.next().map(|(what, found, needed)| Misfit {
+            what,
+            found,
+            needed,
+        }))
     }
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, io, os::fd::AsFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, xdp::DevMap};
 use lb_common::abi::{
-    BackendId, BackendRow, FlowCounters, InterfaceSlot, NextHopId, ServiceId, ServiceKey, address_bytes,
+    BackendId, BackendRow, FlowCounters, InterfaceSlot, NextHopId, ServiceId, ServiceKey,
+    address_bytes,
     word::{BackendState, SlotRange},
 };
 
@@ -12,8 +13,8 @@ use super::{
     TableError, io_error,
     pins::Pins,
     rows::{
-        BACKEND_WORDS, CONFIG_WORDS, backend_row, backend_words, config_row, config_words, interface_row,
-        interface_words, next_hop_row, service_row, service_words,
+        BACKEND_WORDS, CONFIG_WORDS, backend_row, backend_words, config_row, config_words,
+        interface_row, interface_words, next_hop_row, service_row, service_words,
     },
     shared::SharedArray,
     syscall,
@@ -60,7 +61,8 @@ impl Maps {
             next_hops: shared("NEXT_HOPS")?,
             interfaces: shared("INTERFACES")?,
             devices: typed(pins, "DEVICES")?,
-            devices_fd: MapData::from_pin(pins.map("DEVICES")).map_err(|error| ("DEVICES", io_error(&error)))?,
+            devices_fd: MapData::from_pin(pins.map("DEVICES"))
+                .map_err(|error| ("DEVICES", io_error(&error)))?,
             service_counters: typed(pins, "COUNTERS_SERVICES")?,
             backend_counters: typed(pins, "COUNTERS_BACKENDS")?,
         })
@@ -68,18 +70,33 @@ impl Maps {
 
     pub(super) fn tables(&self) -> Result<Tables, TableError> {
         let mut tables = Tables::default();
-        let config = self.config.get(&0, 0).map_err(|error| failed("CONFIG", "read", &error))?;
+        let config = self
+            .config
+            .get(&0, 0)
+            .map_err(|error| failed("CONFIG", "read", &error))?;
         tables.config = config_row(config);
-        tables.filter = (0..self.filter.rows()).map(|row| self.filter.load(row, 0)).collect();
+        tables.filter = (0..self.filter.rows())
+            .map(|row| self.filter.load(row, 0))
+            .collect();
         for entry in self.keys.iter() {
             let (key, value) = entry.map_err(|error| failed("SERVICE_KEYS", "read", &error))?;
             tables.keys.insert(key_of(key), value);
         }
         tables.services = rows(&self.services, |row| ServiceId::new(row), service_row);
-        tables.backends = rows(&self.backends, |row| BackendId::new(u16::try_from(row).ok()?), backend_row);
+        tables.backends = rows(
+            &self.backends,
+            |row| BackendId::new(u16::try_from(row).ok()?),
+            backend_row,
+        );
         tables.next_hops = rows(&self.next_hops, |row| NextHopId::new(row), next_hop_row);
-        tables.interfaces = rows(&self.interfaces, |row| InterfaceSlot::new(u8::try_from(row).ok()?), interface_row);
-        for slot in (1..self.devices.len()).filter_map(|row| InterfaceSlot::new(u8::try_from(row).ok()?)) {
+        tables.interfaces = rows(
+            &self.interfaces,
+            |row| InterfaceSlot::new(u8::try_from(row).ok()?),
+            interface_row,
+        );
+        for slot in
+            (1..self.devices.len()).filter_map(|row| InterfaceSlot::new(u8::try_from(row).ok()?))
+        {
             match self.devices.get(u32::from(slot.get()), 0) {
                 Ok(device) => {
                     tables.devices.insert(slot, device.if_index);
@@ -89,8 +106,14 @@ impl Maps {
             }
         }
         for range in tables.ranges().into_iter().map(SlotRange::unpack) {
-            let end = range.offset.saturating_add(range.length).min(self.slots.rows());
-            tables.slots.fill(range.offset, (range.offset..end).map(|slot| self.slots.load(slot, 0)));
+            let end = range
+                .offset
+                .saturating_add(range.length)
+                .min(self.slots.rows());
+            tables.slots.fill(
+                range.offset,
+                (range.offset..end).map(|slot| self.slots.load(slot, 0)),
+            );
         }
         Ok(tables)
     }
@@ -98,7 +121,9 @@ impl Maps {
     /// The last rows of `SERVICES` and of `BACKENDS` that have a tenant.
     pub(super) fn last_rows(&self) -> (u32, u32) {
         let service = |row: &u32| service_row(self.services.row(*row)).in_use != 0;
-        let backend = |row: &u32| BackendState::unpack(self.backends.load(*row, 0)).flags & BackendState::IN_USE != 0;
+        let backend = |row: &u32| {
+            BackendState::unpack(self.backends.load(*row, 0)).flags & BackendState::IN_USE != 0
+        };
         let last_service = (1..self.services.rows()).rev().find(service);
         let last_backend = (1..self.backends.rows()).rev().find(backend);
         (last_service.unwrap_or(0), last_backend.unwrap_or(0))
@@ -106,29 +131,50 @@ impl Maps {
 
     pub(super) fn apply(&mut self, change: &Change) -> Result<(), TableError> {
         let store = |map, result: io::Result<()>| {
-            result.map_err(|cause| TableError { map, action: "write", cause })
+            result.map_err(|cause| TableError {
+                map,
+                action: "write",
+                cause,
+            })
         };
         match *change {
-            Change::Config(ref row) => {
-                self.config.set(0, config_words(row), 0).map_err(|error| failed("CONFIG", "write", &error))
-            }
+            Change::Config(ref row) => self
+                .config
+                .set(0, config_words(row), 0)
+                .map_err(|error| failed("CONFIG", "write", &error)),
             Change::Interface { slot, ref row } => {
                 // The address before the index, by which packets find the row.
                 let [mac, place, ..] = interface_words(row);
                 let row = u32::from(slot.get());
-                store("INTERFACES", self.interfaces.store(row, 0, mac).and_then(|()| self.interfaces.store(row, 1, place)))
+                store(
+                    "INTERFACES",
+                    self.interfaces
+                        .store(row, 0, mac)
+                        .and_then(|()| self.interfaces.store(row, 1, place)),
+                )
             }
-            Change::Device { slot, ifindex: Some(ifindex) } => self
+            Change::Device {
+                slot,
+                ifindex: Some(ifindex),
+            } => self
                 .devices
                 .set(u32::from(slot.get()), ifindex, None, 0)
                 .map_err(|error| failed("DEVICES", "write", &error)),
-            Change::Device { slot, ifindex: None } => {
-                store("DEVICES", syscall::delete(self.devices_fd.fd().as_fd(), u32::from(slot.get())))
+            Change::Device {
+                slot,
+                ifindex: None,
+            } => store(
+                "DEVICES",
+                syscall::delete(self.devices_fd.fd().as_fd(), u32::from(slot.get())),
+            ),
+            Change::NextHop { id, way } => {
+                store("NEXT_HOPS", self.next_hops.store(id.get(), 0, way.pack()))
             }
-            Change::NextHop { id, way } => store("NEXT_HOPS", self.next_hops.store(id.get(), 0, way.pack())),
-            Change::ClearBackendCounters(id) => {
-                clear(&mut self.backend_counters, "COUNTERS_BACKENDS", u32::from(id.get()))
-            }
+            Change::ClearBackendCounters(id) => clear(
+                &mut self.backend_counters,
+                "COUNTERS_BACKENDS",
+                u32::from(id.get()),
+            ),
             Change::Backend { id, address, state } => {
                 let row = BackendRow {
                     state: state.pack(),
@@ -139,19 +185,30 @@ impl Maps {
                 store("BACKENDS", self.fill_backend(id, backend_words(&row)))
             }
             Change::BackendState { id, state } => store("BACKENDS", self.store_state(id, state)),
-            Change::Filter { index, bits } => store("ADDRESS_FILTER", self.filter.store(index, 0, bits)),
+            Change::Filter { index, bits } => {
+                store("ADDRESS_FILTER", self.filter.store(index, 0, bits))
+            }
             Change::Slots { offset, ref slots } => {
                 let mut places = (offset..).zip(slots);
-                store("SLOTS", places.try_for_each(|(place, slot)| self.slots.store(place, 0, slot.pack())))
+                store(
+                    "SLOTS",
+                    places.try_for_each(|(place, slot)| self.slots.store(place, 0, slot.pack())),
+                )
             }
-            Change::ClearServiceCounters(id) => clear(&mut self.service_counters, "COUNTERS_SERVICES", id.get()),
-            Change::Service { id, ref row } => {
-                store("SERVICES", self.services.store_row(id.get(), service_words(row)))
+            Change::ClearServiceCounters(id) => {
+                clear(&mut self.service_counters, "COUNTERS_SERVICES", id.get())
             }
-            Change::ServiceSlots { id, range } => store("SERVICES", self.services.store(id.get(), 0, range.pack())),
-            Change::Key { key, value } => {
-                self.keys.insert(key_bytes(&key), value, 0).map_err(|error| failed("SERVICE_KEYS", "write", &error))
+            Change::Service { id, ref row } => store(
+                "SERVICES",
+                self.services.store_row(id.get(), service_words(row)),
+            ),
+            Change::ServiceSlots { id, range } => {
+                store("SERVICES", self.services.store(id.get(), 0, range.pack()))
             }
+            Change::Key { key, value } => self
+                .keys
+                .insert(key_bytes(&key), value, 0)
+                .map_err(|error| failed("SERVICE_KEYS", "write", &error)),
             Change::RemoveKey(ref key) => match self.keys.remove(&key_bytes(key)) {
                 Err(error) if io_error(&error).kind() != io::ErrorKind::NotFound => {
                     Err(failed("SERVICE_KEYS", "write", &error))
@@ -194,15 +251,31 @@ fn rows<Id: Ord, Row, const WORDS: usize>(
         let words = array.row::<WORDS>(number);
         (words != [0; WORDS]).then_some(words)
     };
-    (1..array.rows()).filter_map(|number| Some((id(number)?, row(filled(number)?)))).collect()
+    (1..array.rows())
+        .filter_map(|number| Some((id(number)?, row(filled(number)?))))
+        .collect()
 }
 
 /// Zeroes a row of counters that no program writes to.
-fn clear(counters: &mut PerCpuArray<MapData, CounterWords>, map: &'static str, row: u32) -> Result<(), TableError> {
-    let cpus = aya::util::nr_cpus().map_err(|(_, cause)| TableError { map, action: "clear", cause })?;
+fn clear(
+    counters: &mut PerCpuArray<MapData, CounterWords>,
+    map: &'static str,
+    row: u32,
+) -> Result<(), TableError> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, cause)| TableError {
+        map,
+        action: "clear",
+        cause,
+    })?;
     let zeroes = PerCpuValues::try_from(vec![CounterWords::default(); cpus]);
-    let zeroes = zeroes.map_err(|cause| TableError { map, action: "clear", cause })?;
-    counters.set(row, zeroes, 0).map_err(|error| failed(map, "clear", &error))
+    let zeroes = zeroes.map_err(|cause| TableError {
+        map,
+        action: "clear",
+        cause,
+    })?;
+    counters
+        .set(row, zeroes, 0)
+        .map_err(|error| failed(map, "clear", &error))
 }
 
 fn key_bytes(key: &ServiceKey) -> KeyBytes {
@@ -216,11 +289,24 @@ fn key_bytes(key: &ServiceKey) -> KeyBytes {
 
 fn key_of(bytes: KeyBytes) -> ServiceKey {
     let [vip @ .., port_head, port_tail, protocol, padding] = bytes;
-    ServiceKey { vip, port_be: [port_head, port_tail], protocol, padding }
+    ServiceKey {
+        vip,
+        port_be: [port_head, port_tail],
+        protocol,
+        padding,
+    }
 }
 
-fn failed(map: &'static str, action: &'static str, error: &(dyn std::error::Error + 'static)) -> TableError {
-    TableError { map, action, cause: io_error(error) }
+fn failed(
+    map: &'static str,
+    action: &'static str,
+    error: &(dyn std::error::Error + 'static),
+) -> TableError {
+    TableError {
+        map,
+        action,
+        cause: io_error(error),
+    }
 }
 
 #[cfg(test)]
@@ -229,7 +315,11 @@ mod tests {
 
     #[test]
     fn a_key_survives_its_bytes() {
-        let key = ServiceKey::new(std::array::from_fn(|byte| u8::try_from(byte).unwrap()), [3, 4], 6);
+        let key = ServiceKey::new(
+            std::array::from_fn(|byte| u8::try_from(byte).unwrap()),
+            [3, 4],
+            6,
+        );
         assert_eq!(key_of(key_bytes(&key)), key);
     }
 }

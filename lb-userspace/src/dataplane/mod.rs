@@ -219,7 +219,10 @@ fn io_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    match cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+    match cause
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::raw_os_error)
+    {
         Some(number) => io::Error::from_raw_os_error(number),
         None => io::Error::other(cause.to_string()),
     }

@@ -108,7 +108,10 @@ pub enum OpenError {
 }
 
 /// Locks an instance's pins and says whether there is a data plane to adopt. What an unfinished start left is removed.
-pub(super) fn prepare(place: &Place, settings: DataPlane) -> Result<(Pins, Vec<Shape>, Option<ConfigRow>), OpenError> {
+pub(super) fn prepare(
+    place: &Place,
+    settings: DataPlane,
+) -> Result<(Pins, Vec<Shape>, Option<ConfigRow>), OpenError> {
     let missing = privilege::missing();
     if !missing.is_empty() {
         return Err(OpenError::Privilege(missing));
@@ -127,10 +130,24 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigR
         let found = shape.compare(pins.directory());
         let found = found.map_err(|error| unreadable(shape.name, &error, mend()))?;
         match found {
-            Some(Misfit { what: "number of entries", found, needed }) if shape.name == FLOWS => {
-                return Err(OpenError::FlowEntries { found, wanted: needed, mend: mend() });
+            Some(Misfit {
+                what: "number of entries",
+                found,
+                needed,
+            }) if shape.name == FLOWS => {
+                return Err(OpenError::FlowEntries {
+                    found,
+                    wanted: needed,
+                    mend: mend(),
+                });
             }
-            Some(misfit) => return Err(OpenError::Misfit { map: shape.name, misfit, mend: mend() }),
+            Some(misfit) => {
+                return Err(OpenError::Misfit {
+                    map: shape.name,
+                    misfit,
+                    mend: mend(),
+                });
+            }
             None => {}
         }
     }
@@ -146,9 +163,15 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigR
             pins.unpin_maps()?;
             Ok(None)
         }
-        (_, Some(shape)) => Err(OpenError::Incomplete { map: shape.name, mend: mend() }),
+        (_, Some(shape)) => Err(OpenError::Incomplete {
+            map: shape.name,
+            mend: mend(),
+        }),
         (LAYOUT_VERSION, None) => Ok(Some(config)),
-        (found, None) => Err(OpenError::Layout { found, mend: mend() }),
+        (found, None) => Err(OpenError::Layout {
+            found,
+            mend: mend(),
+        }),
     }
 }
 
@@ -163,9 +186,16 @@ fn detach_command(place: &Place) -> String {
         default if default == Path::new("/sys/fs/bpf") => String::new(),
         other => format!(" --pin-root {}", other.display()),
     };
-    format!("`lb detach --instance {}{root}`, which ends the flows in force, and start again", place.instance)
+    format!(
+        "`lb detach --instance {}{root}`, which ends the flows in force, and start again",
+        place.instance
+    )
 }
 
 fn unreadable(map: &'static str, error: &MapError, mend: String) -> OpenError {
-    OpenError::Unreadable { map, cause: io_error(error), mend }
+    OpenError::Unreadable {
+        map,
+        cause: io_error(error),
+        mend,
+    }
 }

@@ -101,7 +101,10 @@ impl Pins {
     pub(super) fn create(pin_root: &Path, instance: &str) -> Result<Self, PinsError> {
         check_bpffs(pin_root)?;
         let directory = directory(pin_root, instance);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory);
         made.map_err(|cause| system("make", &directory, cause))?;
         Self::lock(directory)
     }
@@ -109,7 +112,10 @@ impl Pins {
     /// Locks the directory; `None` where there is none.
     pub(super) fn open(pin_root: &Path, instance: &str) -> Result<Option<Self>, PinsError> {
         let directory = directory(pin_root, instance);
-        if !directory.try_exists().map_err(|cause| system("look at", &directory, cause))? {
+        if !directory
+            .try_exists()
+            .map_err(|cause| system("look at", &directory, cause))?
+        {
             return Ok(None);
         }
         Self::lock(directory).map(Some)
@@ -118,10 +124,16 @@ impl Pins {
     fn lock(directory: PathBuf) -> Result<Self, PinsError> {
         let lock = File::open(&directory).map_err(|cause| system("open", &directory, cause))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { directory, _lock: lock }),
+            Ok(()) => Ok(Self {
+                directory,
+                _lock: lock,
+            }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let holder = holder(&lock);
-                Err(PinsError::InUse { path: directory, holder })
+                Err(PinsError::InUse {
+                    path: directory,
+                    holder,
+                })
             }
             Err(error) => Err(system("lock", &directory, error.into())),
         }
@@ -139,13 +151,19 @@ impl Pins {
     /// Which of the maps are pinned.
     pub(super) fn pinned<'a>(&self, shapes: &'a [Shape]) -> Result<Vec<&'a Shape>, PinsError> {
         let names = self.names()?;
-        Ok(shapes.iter().filter(|shape| names.iter().any(|name| name == shape.name)).collect())
+        Ok(shapes
+            .iter()
+            .filter(|shape| names.iter().any(|name| name == shape.name))
+            .collect())
     }
 
     /// Names of the interfaces that have a pinned link.
     pub(super) fn links(&self) -> Result<Vec<String>, PinsError> {
         let names = self.names()?;
-        Ok(names.iter().filter_map(|name| Some(name.strip_prefix(LINK_PREFIX)?.replace(':', "."))).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| Some(name.strip_prefix(LINK_PREFIX)?.replace(':', ".")))
+            .collect())
     }
 
     /// Pins a link.
@@ -172,22 +190,29 @@ impl Pins {
     /// Removes the pins of the maps.
     pub(super) fn unpin_maps(&self) -> Result<(), PinsError> {
         let names = self.names()?;
-        names.iter().filter(|name| !name.starts_with(LINK_PREFIX)).try_for_each(|name| self.remove(&self.map(name)))
+        names
+            .iter()
+            .filter(|name| !name.starts_with(LINK_PREFIX))
+            .try_for_each(|name| self.remove(&self.map(name)))
     }
 
     /// Removes the directory, which must be empty, and the one above it where no other instance uses it.
     pub(super) fn remove_directory(&self) -> Result<(), PinsError> {
-        fs::remove_dir(&self.directory).map_err(|cause| system("remove", &self.directory, cause))?;
+        fs::remove_dir(&self.directory)
+            .map_err(|cause| system("remove", &self.directory, cause))?;
         let above = self.directory.parent().unwrap_or(&self.directory);
         match fs::remove_dir(above) {
-            Err(cause) if cause.kind() != io::ErrorKind::DirectoryNotEmpty => Err(system("remove", above, cause)),
+            Err(cause) if cause.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                Err(system("remove", above, cause))
+            }
             _ => Ok(()),
         }
     }
 
     /// A bpffs reserves names with a dot, and interfaces such as `eth0.100` have one; none has a colon.
     fn link_path(&self, interface: &str) -> PathBuf {
-        self.directory.join(format!("{LINK_PREFIX}{}", interface.replace('.', ":")))
+        self.directory
+            .join(format!("{LINK_PREFIX}{}", interface.replace('.', ":")))
     }
 
     fn names(&self) -> Result<Vec<String>, PinsError> {
@@ -204,14 +229,20 @@ impl Pins {
 
     fn remove(&self, path: &Path) -> Result<(), PinsError> {
         match fs::remove_file(path) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(system("remove", path, cause)),
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(system("remove", path, cause))
+            }
             _ => Ok(()),
         }
     }
 }
 
 fn system(action: &'static str, path: &Path, cause: io::Error) -> PinsError {
-    PinsError::System { action, path: path.to_owned(), cause }
+    PinsError::System {
+        action,
+        path: path.to_owned(),
+        cause,
+    }
 }
 
 fn check_bpffs(pin_root: &Path) -> Result<(), PinsError> {
@@ -229,7 +260,10 @@ fn holder(locked: &File) -> Option<Holder> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let pid = locks.lines().find_map(|line| lock_holder(line, inode))?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(Holder { pid, name: name.trim().to_owned() })
+    Some(Holder {
+        pid,
+        name: name.trim().to_owned(),
+    })
 }
 
 /// The process that a line of `/proc/locks` names, where the line is of a lock by flock(2) on that inode:
@@ -252,16 +286,28 @@ mod tests {
         let line = "3: FLOCK  ADVISORY  WRITE 4242 00:1d:77 0 EOF";
         assert_eq!(lock_holder(line, 77), Some(4242));
         assert_eq!(lock_holder(line, 78), None);
-        assert_eq!(lock_holder("3: POSIX  ADVISORY  WRITE 4242 00:1d:77 0 EOF", 77), None);
-        assert_eq!(lock_holder("3: -> FLOCK  ADVISORY  WRITE 4243 00:1d:77 0 EOF", 77), None);
+        assert_eq!(
+            lock_holder("3: POSIX  ADVISORY  WRITE 4242 00:1d:77 0 EOF", 77),
+            None
+        );
+        assert_eq!(
+            lock_holder("3: -> FLOCK  ADVISORY  WRITE 4243 00:1d:77 0 EOF", 77),
+            None
+        );
         assert_eq!(lock_holder("", 77), None);
     }
 
     #[test]
     fn an_ordinary_directory_is_not_a_bpffs() {
         let error = check_bpffs(Path::new("/tmp")).unwrap_err();
-        assert!(error.to_string().contains("mount -t bpf bpf /tmp"), "{error}");
+        assert!(
+            error.to_string().contains("mount -t bpf bpf /tmp"),
+            "{error}"
+        );
         let error = check_bpffs(Path::new("/no/such/place")).unwrap_err();
-        assert!(error.to_string().contains("mkdir -p /no/such/place"), "{error}");
+        assert!(
+            error.to_string().contains("mkdir -p /no/such/place"),
+            "{error}"
+        );
     }
 }

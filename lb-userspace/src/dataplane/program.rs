@@ -91,11 +91,24 @@ impl Program {
         for shape in shapes {
             loader.map_pin_path(shape.name, directory.join(shape.name));
         }
-        let mut program = Self { ebpf: loader.load(crate::OBJECT).map_err(LoadError::Object)? };
-        program.xdp_mut(PACKETS)?.load().map_err(|cause| refusal(PACKETS, cause))?;
-        program.xdp_mut(MAINTENANCE)?.load().map_err(|cause| refusal(MAINTENANCE, cause))?;
-        let announce = program.ebpf.program_mut(ANNOUNCE).ok_or(LoadError::Absent(ANNOUNCE))?;
-        let announce: &mut SchedClassifier = announce.try_into().map_err(|cause| refusal(ANNOUNCE, cause))?;
+        let mut program = Self {
+            ebpf: loader.load(crate::OBJECT).map_err(LoadError::Object)?,
+        };
+        program
+            .xdp_mut(PACKETS)?
+            .load()
+            .map_err(|cause| refusal(PACKETS, cause))?;
+        program
+            .xdp_mut(MAINTENANCE)?
+            .load()
+            .map_err(|cause| refusal(MAINTENANCE, cause))?;
+        let announce = program
+            .ebpf
+            .program_mut(ANNOUNCE)
+            .ok_or(LoadError::Absent(ANNOUNCE))?;
+        let announce: &mut SchedClassifier = announce
+            .try_into()
+            .map_err(|cause| refusal(ANNOUNCE, cause))?;
         announce.load().map_err(|cause| refusal(ANNOUNCE, cause))?;
         Ok(program)
     }
@@ -132,8 +145,11 @@ impl Program {
         const IFINDEX: usize = 40;
         let mut context = [0_u8; CONTEXT];
         context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
-        let options =
-            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
         let program = self.ebpf.program(ANNOUNCE).ok_or(ProgramError::NotLoaded)?;
         let program: &SchedClassifier = program.try_into()?;
         let result = program.test_run(options)?;
@@ -149,12 +165,18 @@ impl Program {
     }
 
     fn xdp(&self, name: &'static str) -> Result<&Xdp, ProgramError> {
-        self.ebpf.program(name).ok_or(ProgramError::NotLoaded)?.try_into()
+        self.ebpf
+            .program(name)
+            .ok_or(ProgramError::NotLoaded)?
+            .try_into()
     }
 
     fn xdp_mut(&mut self, name: &'static str) -> Result<&mut Xdp, LoadError> {
         let program = self.ebpf.program_mut(name).ok_or(LoadError::Absent(name))?;
-        program.try_into().map_err(|cause| LoadError::Program { program: name, cause })
+        program.try_into().map_err(|cause| LoadError::Program {
+            program: name,
+            cause,
+        })
     }
 }
 
@@ -170,12 +192,22 @@ fn log_level(log: DataPlaneLog) -> u8 {
 
 fn refusal(program: &'static str, cause: ProgramError) -> LoadError {
     match cause {
-        ProgramError::LoadError { io_error, verifier_log } => {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             let mend = match io_error.raw_os_error() {
                 Some(libc::EPERM) => "give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-                _ => "use Linux 6.1 or newer; if this is one, please report these lines and `uname -r`",
+                _ => {
+                    "use Linux 6.1 or newer; if this is one, please report these lines and `uname -r`"
+                }
             };
-            LoadError::Verifier { program, cause: io_error, log: last_lines(&verifier_log.to_string()), mend }
+            LoadError::Verifier {
+                program,
+                cause: io_error,
+                log: last_lines(&verifier_log.to_string()),
+                mend,
+            }
         }
         cause => LoadError::Program { program, cause },
     }
@@ -185,7 +217,11 @@ fn refusal(program: &'static str, cause: ProgramError) -> LoadError {
 fn last_lines(log: &str) -> String {
     let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let from = lines.len().saturating_sub(VERIFIER_LINES);
-    lines[from..].iter().map(|line| format!("      {line}")).collect::<Vec<_>>().join("\n")
+    lines[from..]
+        .iter()
+        .map(|line| format!("      {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[cfg(test)]
@@ -196,7 +232,10 @@ mod tests {
     fn the_verifiers_last_lines_are_shown() {
         let log: String = (1..=30).map(|line| format!("line {line}\n\n")).collect();
         let shown = last_lines(&log);
-        assert!(shown.starts_with("      line 11\n") && shown.ends_with("line 30"), "{shown}");
+        assert!(
+            shown.starts_with("      line 11\n") && shown.ends_with("line 30"),
+            "{shown}"
+        );
         assert_eq!(last_lines(""), "");
     }
 }

@@ -41,13 +41,17 @@ pub(super) fn in_force(ifindex: u32) -> io::Result<Option<InForce>> {
     request.header.index = ifindex;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetLink(request)));
+    let mut message = NetlinkMessage::new(
+        header,
+        NetlinkPayload::from(RouteNetlinkMessage::GetLink(request)),
+    );
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     socket.send(&bytes, 0)?;
     let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    let answer =
+        NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(of_link(&link)),
         NetlinkPayload::Error(error) => Err(error.to_io()),
@@ -56,19 +60,27 @@ pub(super) fn in_force(ifindex: u32) -> io::Result<Option<InForce>> {
 }
 
 fn of_link(link: &LinkMessage) -> Option<InForce> {
-    let attributes = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Xdp(attributes) => Some(attributes),
-        _ => None,
-    })?;
+    let attributes = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Xdp(attributes) => Some(attributes),
+            _ => None,
+        })?;
     let mode = attributes.iter().find_map(|attribute| match attribute {
         LinkXdp::Attached(XdpAttached::Driver) => Some(InForceMode::Native),
         LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(InForceMode::Generic),
-        LinkXdp::Attached(XdpAttached::Hardware | XdpAttached::Multiple) => Some(InForceMode::Other),
+        LinkXdp::Attached(XdpAttached::Hardware | XdpAttached::Multiple) => {
+            Some(InForceMode::Other)
+        }
         _ => None,
     })?;
     let program = attributes.iter().find_map(|attribute| match attribute {
         LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) => Some(*id),
         _ => None,
     });
-    Some(InForce { mode, program: program.unwrap_or(0) })
+    Some(InForce {
+        mode,
+        program: program.unwrap_or(0),
+    })
 }

@@ -13,13 +13,10 @@ use lb_common::{
 };
 
 use super::{
-    InForce, ProgramInForce, Readings, TableError, io_error, layout::FLOWS, maps::Maps, program::Program, query,
-    shared::SharedArray, syscall::Batches,
+    InForce, ProgramInForce, Readings, TableError, io_error, layout::FLOWS, maps::Maps,
+    program::Program, query, shared::SharedArray, syscall::Batches,
 };
-use crate::{
-    observe::flows::FlowCensus,
-    plan::Tables,
-};
+use crate::{observe::flows::FlowCensus, plan::Tables};
 
 /// Words of an entry of the flow table.
 const ENTRY_WORDS: usize = size_of::<FlowEntry>() / size_of::<u64>();
@@ -61,11 +58,17 @@ impl KernelReadings {
 
 impl Readings for KernelReadings {
     fn tables(&self) -> Result<Tables, TableError> {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner).tables()
+        self.maps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tables()
     }
 
     fn last_rows(&self) -> (u32, u32) {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner).last_rows()
+        self.maps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last_rows()
     }
 
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
@@ -95,11 +98,16 @@ impl Readings for KernelReadings {
     fn census(&self, ticks_per_second: u32) -> io::Result<FlowCensus> {
         #[expect(clippy::cast_possible_truncation, reason = "entries hold the low half")]
         let now = self.ticks()? as u32;
-        let clock = Clock { now, ticks_per_second };
+        let clock = Clock {
+            now,
+            ticks_per_second,
+        };
         let ways = |bucket| (0..WAYS as usize).map(move |way| (bucket, way * ENTRY_WORDS));
-        let entries = (0..self.flows.rows()).flat_map(ways).map(|(bucket, first)| FlowEntry {
-            words: std::array::from_fn(|word| self.flows.load(bucket, first + word)),
-        });
+        let entries = (0..self.flows.rows())
+            .flat_map(ways)
+            .map(|(bucket, first)| FlowEntry {
+                words: std::array::from_fn(|word| self.flows.load(bucket, first + word)),
+            });
         Ok(FlowCensus::take(entries, &clock))
     }
 
@@ -121,7 +129,12 @@ impl Readings for KernelReadings {
 }
 
 /// Calls `each` with the number of every row up to `last` and its copies, one a CPU.
-fn rows(map: &MapData, value_size: usize, last: u32, mut each: impl FnMut(usize, &[u8])) -> io::Result<()> {
+fn rows(
+    map: &MapData,
+    value_size: usize,
+    last: u32,
+    mut each: impl FnMut(usize, &[u8]),
+) -> io::Result<()> {
     let mut batches = Batches::new(map, size_of::<u32>(), value_size, ROWS_AT_ONCE)?;
     while let Some(entries) = batches.next()? {
         for (key, copies) in entries {
@@ -154,15 +167,30 @@ fn counters(map: &MapData, last: u32) -> io::Result<Vec<FlowCounters>> {
         for (place, word) in words(copies).enumerate() {
             sums[place % WORDS] = sums[place % WORDS].wrapping_add(word);
         }
-        let [forward_packets, forward_bytes, reverse_packets, reverse_bytes, new_flows, reserved @ ..] = sums;
+        let [
+            forward_packets,
+            forward_bytes,
+            reverse_packets,
+            reverse_bytes,
+            new_flows,
+            reserved @ ..,
+        ] = sums;
         if let Some(place) = all.get_mut(row) {
-            *place =
-                FlowCounters { forward_packets, forward_bytes, reverse_packets, reverse_bytes, new_flows, reserved };
+            *place = FlowCounters {
+                forward_packets,
+                forward_bytes,
+                reverse_packets,
+                reverse_bytes,
+                new_flows,
+                reserved,
+            };
         }
     })?;
     Ok(all)
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    bytes.chunks_exact(8).filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)))
+    bytes
+        .chunks_exact(8)
+        .filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)))
 }

@@ -39,8 +39,15 @@ impl SharedArray {
         let words_per_row = (info.value_size() as usize).div_ceil(size_of::<u64>());
         let rows = info.max_entries();
         let length = rows as usize * words_per_row * size_of::<u64>();
-        let memory = map(MmapOptions::new().len(length), array.fd().as_fd().as_raw_fd())?;
-        Ok(Self { memory, rows, words_per_row })
+        let memory = map(
+            MmapOptions::new().len(length),
+            array.fd().as_fd().as_raw_fd(),
+        )?;
+        Ok(Self {
+            memory,
+            rows,
+            words_per_row,
+        })
     }
 
     /// Maps an array for reading alone: no mistake of ours can change it.
@@ -70,7 +77,9 @@ impl SharedArray {
     /// # Errors
     /// There is no such word.
     pub(super) fn store(&self, row: u32, word: usize, value: u64) -> io::Result<()> {
-        let place = self.place(row, word).ok_or_else(|| io::Error::other(format!("there is no row {row}")))?;
+        let place = self
+            .place(row, word)
+            .ok_or_else(|| io::Error::other(format!("there is no row {row}")))?;
         // SAFETY: `place` lies within the mapping and is aligned; the mapping is writable, for nothing is stored into one
         // that was made for reading, and lives as long as `self`.
         unsafe { ptr::write_volatile(place, value) };
@@ -86,7 +95,11 @@ impl SharedArray {
     ///
     /// # Errors
     /// There is no such row.
-    pub(super) fn store_row<const WORDS: usize>(&self, row: u32, words: [u64; WORDS]) -> io::Result<()> {
+    pub(super) fn store_row<const WORDS: usize>(
+        &self,
+        row: u32,
+        words: [u64; WORDS],
+    ) -> io::Result<()> {
         for (word, value) in words.into_iter().enumerate().rev() {
             if self.load(row, word) != value {
                 self.store(row, word, value)?;

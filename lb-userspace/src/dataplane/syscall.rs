@@ -41,7 +41,11 @@ pub(super) struct LinkInfo {
 }
 
 /// `BPF_LINK_CREATE` for XDP. `flags` are those of `include/uapi/linux/if_link.h`.
-pub(super) fn link_create(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+pub(super) fn link_create(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     let mut attributes = [raw(program), ifindex, number::ATTACH_XDP, flags];
     // SAFETY: the command reads four u32 and points nowhere.
     let fd = unsafe { bpf(number::LINK_CREATE, &mut attributes) }?;
@@ -81,19 +85,38 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         length: u32,
         info: u64,
     }
-    let mut info = Info { kind: 0, id: 0, program: 0, padding: 0, ifindex: 0, rest: [0; 27] };
-    let mut attributes =
-        Attributes { fd: raw(link), length: length_of(size_of::<Info>()), info: address(&raw mut info) };
+    let mut info = Info {
+        kind: 0,
+        id: 0,
+        program: 0,
+        padding: 0,
+        ifindex: 0,
+        rest: [0; 27],
+    };
+    let mut attributes = Attributes {
+        fd: raw(link),
+        length: length_of(size_of::<Info>()),
+        info: address(&raw mut info),
+    };
     // SAFETY: the command writes at most `length` bytes to `info`, which lives until after it.
     unsafe { bpf(number::OBJ_GET_INFO_BY_FD, &mut attributes) }?;
     let is_xdp = info.kind == number::LINK_XDP;
-    Ok(LinkInfo { is_xdp, id: info.id, program: info.program, ifindex: info.ifindex })
+    Ok(LinkInfo {
+        is_xdp,
+        id: info.id,
+        program: info.program,
+        ifindex: info.ifindex,
+    })
 }
 
 /// `BPF_OBJ_PIN`.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = ObjectAttributes { path: address(path.as_ptr()), fd: raw(object), flags: 0 };
+    let mut attributes = ObjectAttributes {
+        path: address(path.as_ptr()),
+        fd: raw(object),
+        flags: 0,
+    };
     // SAFETY: `path` is a string that ends in zero and lives until after the command.
     unsafe { bpf(number::OBJ_PIN, &mut attributes) }.map(drop)
 }
@@ -101,7 +124,11 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 /// `BPF_OBJ_GET`.
 pub(super) fn get_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = ObjectAttributes { path: address(path.as_ptr()), fd: 0, flags: 0 };
+    let mut attributes = ObjectAttributes {
+        path: address(path.as_ptr()),
+        fd: 0,
+        flags: 0,
+    };
     // SAFETY: `path` is a string that ends in zero and lives until after the command.
     let fd = unsafe { bpf(number::OBJ_GET, &mut attributes) }?;
     // SAFETY: the command returned a new descriptor that nobody else owns.
@@ -129,7 +156,13 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     const LONGEST: usize = 512;
     let mut bytes = [0_u8; LONGEST];
     bytes[..4].copy_from_slice(&key.to_ne_bytes());
-    let mut attributes = Attributes { fd: raw(map), padding: 0, key: address(bytes.as_ptr()), value: 0, flags: 0 };
+    let mut attributes = Attributes {
+        fd: raw(map),
+        padding: 0,
+        key: address(bytes.as_ptr()),
+        value: 0,
+        flags: 0,
+    };
     // SAFETY: `bytes` is longer than a key of BPF maps may be (MAX_BPF_STACK), and lives until after the command.
     match unsafe { bpf(number::MAP_DELETE_ELEM, &mut attributes) } {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -168,7 +201,11 @@ impl<'a> Batches<'a> {
         let copies = match info.map_type().map_err(io::Error::other)? {
             MapType::PerCpuArray => aya::util::nr_cpus().map_err(|(_, error)| error)?,
             MapType::Array | MapType::Hash | MapType::LruHash => 1,
-            other => return Err(io::Error::other(format!("maps of type {other:?} are not read in batches"))),
+            other => {
+                return Err(io::Error::other(format!(
+                    "maps of type {other:?} are not read in batches"
+                )));
+            }
         };
         if info.key_size() as usize != key_size || info.value_size() as usize != value_size {
             return Err(io::Error::other(format!(
@@ -178,7 +215,11 @@ impl<'a> Batches<'a> {
             )));
         }
         // Only per-CPU values are padded.
-        let value_size = if copies == 1 { value_size } else { value_size.next_multiple_of(8) * copies };
+        let value_size = if copies == 1 {
+            value_size
+        } else {
+            value_size.next_multiple_of(8) * copies
+        };
         Ok(Self {
             map: map.fd().as_fd(),
             key_size,
@@ -209,7 +250,10 @@ impl<'a> Batches<'a> {
             }
         };
         let keys = self.keys.chunks_exact(self.key_size);
-        Ok(Some(keys.zip(self.values.chunks_exact(self.value_size)).take(count)))
+        Ok(Some(
+            keys.zip(self.values.chunks_exact(self.value_size))
+                .take(count),
+        ))
     }
 
     fn fetch(&mut self) -> io::Result<usize> {
@@ -226,7 +270,11 @@ impl<'a> Batches<'a> {
         }
         let (before, mut after) = (self.position.unwrap_or(0), 0_u32);
         let mut attributes = Attributes {
-            in_batch: if self.position.is_some() { address(&raw const before) } else { 0 },
+            in_batch: if self.position.is_some() {
+                address(&raw const before)
+            } else {
+                0
+            },
             out_batch: address(&raw mut after),
             keys: address(self.keys.as_mut_ptr()),
             values: address(self.values.as_mut_ptr()),
@@ -255,7 +303,8 @@ impl<'a> Batches<'a> {
 /// command makes use of.
 unsafe fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: the kernel reads and writes `size_of::<T>()` bytes of `attributes`; for the rest the caller answers.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

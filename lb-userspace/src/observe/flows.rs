@@ -44,18 +44,27 @@ impl FlowCensus {
         *self.service_references.entry(recipe.service()).or_default() += 1;
         *self.backend_references.entry(recipe.backend()).or_default() += 1;
         if recipe.is_reverse() {
-            *self.interface_references.entry(Way::unpack(recipe.way).interface).or_default() += 1;
+            *self
+                .interface_references
+                .entry(Way::unpack(recipe.way).interface)
+                .or_default() += 1;
         }
         // A flow has two entries; the client's stands for it.
         if !recipe.is_reverse() && !flow::is_over(recipe, key.protocol(), clock) {
-            *self.active.entry((recipe.service(), recipe.backend())).or_default() += 1;
+            *self
+                .active
+                .entry((recipe.service(), recipe.backend()))
+                .or_default() += 1;
         }
     }
 
     /// Active flows of a service over all its backends.
     #[must_use]
     pub fn active_of_service(&self, service: u32) -> u64 {
-        self.active.range((service, 0)..=(service, u16::MAX)).map(|(_, count)| count).sum()
+        self.active
+            .range((service, 0)..=(service, u16::MAX))
+            .map(|(_, count)| count)
+            .sum()
     }
 }
 
@@ -73,7 +82,10 @@ mod tests {
     const TICKS: u32 = 250;
 
     fn clock(now: u32) -> Clock {
-        Clock { now, ticks_per_second: TICKS }
+        Clock {
+            now,
+            ticks_per_second: TICKS,
+        }
     }
 
     fn entry(state: State, flags: u64, last_seen: u32) -> FlowEntry {
@@ -97,13 +109,22 @@ mod tests {
         ];
         let census = FlowCensus::take(entries.into_iter(), &clock(1_000));
         assert_eq!((census.entries, census.active_of_service(2)), (3, 1));
-        assert_eq!(census.backend_references[&3], 3, "a closed flow's last packets may still come");
+        assert_eq!(
+            census.backend_references[&3], 3,
+            "a closed flow's last packets may still come"
+        );
     }
 
     #[test]
     fn an_expired_flow_refers_to_nothing() {
         let census = FlowCensus::take([entry(State::Closed, 0, 0)].into_iter(), &clock(TICKS * 31));
-        assert_eq!(census, FlowCensus { entries: 1, ..FlowCensus::default() });
+        assert_eq!(
+            census,
+            FlowCensus {
+                entries: 1,
+                ..FlowCensus::default()
+            }
+        );
     }
 
     #[test]

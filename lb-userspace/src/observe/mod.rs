@@ -79,7 +79,11 @@ impl Observer {
     /// An observer of a data plane whose clock counts so many ticks a second.
     #[must_use]
     pub fn new(readings: Arc<dyn Readings>, ticks_per_second: u32) -> Self {
-        Self { readings, ticks_per_second, memory: Mutex::default() }
+        Self {
+            readings,
+            ticks_per_second,
+            memory: Mutex::default(),
+        }
     }
 
     /// Reads the counters for the rates, which are taken between two such readings; call it every second.
@@ -98,9 +102,21 @@ impl Observer {
         let census = self.census(now, Duration::ZERO)?;
         Ok(References {
             started: now,
-            backends: census.backend_references.keys().filter_map(|row| BackendId::new(*row)).collect(),
-            services: census.service_references.keys().filter_map(|row| ServiceId::new(*row)).collect(),
-            interfaces: census.interface_references.keys().filter_map(|row| InterfaceSlot::new(*row)).collect(),
+            backends: census
+                .backend_references
+                .keys()
+                .filter_map(|row| BackendId::new(*row))
+                .collect(),
+            services: census
+                .service_references
+                .keys()
+                .filter_map(|row| ServiceId::new(*row))
+                .collect(),
+            interfaces: census
+                .interface_references
+                .keys()
+                .filter_map(|row| InterfaceSlot::new(*row))
+                .collect(),
         })
     }
 
@@ -116,13 +132,22 @@ impl Observer {
     fn look(&self, known: &Known, now: Instant) -> io::Result<Seen> {
         let tables = self.readings.tables().map_err(io::Error::other)?;
         let Counts { services, backends } = self.count(now)?;
-        let present = known.interfaces.iter().filter_map(|interface| Some((&interface.name, interface.ifindex?)));
+        let present = known
+            .interfaces
+            .iter()
+            .filter_map(|interface| Some((&interface.name, interface.ifindex?)));
         // An interface may go away at any moment.
         let attached = present.filter_map(|(name, ifindex)| {
-            Some((name.clone(), self.readings.attached(ifindex).ok().flatten()?))
+            Some((
+                name.clone(),
+                self.readings.attached(ifindex).ok().flatten()?,
+            ))
         });
         Ok(Seen {
-            rows: tables.tenants().map(|(id, address, _)| (address, id)).collect(),
+            rows: tables
+                .tenants()
+                .map(|(id, address, _)| (address, id))
+                .collect(),
             services,
             backends,
             verdicts: self.readings.verdicts()?,
@@ -144,9 +169,16 @@ impl Observer {
         let mut memory = self.memory();
         memory.services.observe(now, totals(&services));
         memory.backends.observe(now, totals(&backends));
-        let services = services.into_iter().map(|(id, counters)| (id, (counters, memory.services.of(&id))));
-        let backends = backends.into_iter().map(|(id, counters)| (id, (counters, memory.backends.of(&id))));
-        Ok(Counts { services: services.collect(), backends: backends.collect() })
+        let services = services
+            .into_iter()
+            .map(|(id, counters)| (id, (counters, memory.services.of(&id))));
+        let backends = backends
+            .into_iter()
+            .map(|(id, counters)| (id, (counters, memory.backends.of(&id))));
+        Ok(Counts {
+            services: services.collect(),
+            backends: backends.collect(),
+        })
     }
 
     /// A count of the flow table that is no older than `age`.
@@ -168,8 +200,14 @@ impl Observer {
 }
 
 /// Counters by id; row 0 has none.
-fn numbered<Id: Ord>(counters: Vec<FlowCounters>, id: impl Fn(u32) -> Option<Id>) -> BTreeMap<Id, FlowCounters> {
-    (0..).zip(counters).filter_map(|(row, counters)| Some((id(row)?, counters))).collect()
+fn numbered<Id: Ord>(
+    counters: Vec<FlowCounters>,
+    id: impl Fn(u32) -> Option<Id>,
+) -> BTreeMap<Id, FlowCounters> {
+    (0..)
+        .zip(counters)
+        .filter_map(|(row, counters)| Some((id(row)?, counters)))
+        .collect()
 }
 
 /// What rates are taken of.
@@ -177,9 +215,14 @@ fn totals<Id: Ord + Copy>(counters: &BTreeMap<Id, FlowCounters>) -> BTreeMap<Id,
     let of = |counters: &FlowCounters| {
         [
             counters.new_flows,
-            counters.forward_packets.wrapping_add(counters.reverse_packets),
+            counters
+                .forward_packets
+                .wrapping_add(counters.reverse_packets),
             counters.forward_bytes.wrapping_add(counters.reverse_bytes),
         ]
     };
-    counters.iter().map(|(id, counters)| (*id, of(counters))).collect()
+    counters
+        .iter()
+        .map(|(id, counters)| (*id, of(counters)))
+        .collect()
 }

@@ -18,7 +18,11 @@ pub struct Rates<K, const N: usize> {
 
 impl<K, const N: usize> Default for Rates<K, N> {
     fn default() -> Self {
-        Self { taken: None, counts: BTreeMap::new(), rates: BTreeMap::new() }
+        Self {
+            taken: None,
+            counts: BTreeMap::new(),
+            rates: BTreeMap::new(),
+        }
     }
 }
 
@@ -72,9 +76,15 @@ mod tests {
         let mut rates = Rates::default();
         rates.observe(start, BTreeMap::from([("web", [100, 5])]));
         assert_eq!(rates.of(&"web"), [0.0, 0.0]);
-        rates.observe(start + Duration::from_millis(300), BTreeMap::from([("web", [900, 5])]));
+        rates.observe(
+            start + Duration::from_millis(300),
+            BTreeMap::from([("web", [900, 5])]),
+        );
         assert_eq!(rates.of(&"web"), [0.0, 0.0], "too soon");
-        rates.observe(start + Duration::from_secs(2), BTreeMap::from([("web", [300, 5])]));
+        rates.observe(
+            start + Duration::from_secs(2),
+            BTreeMap::from([("web", [300, 5])]),
+        );
         assert_eq!(rates.of(&"web"), [100.0, 0.0]);
     }
 

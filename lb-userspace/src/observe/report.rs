@@ -8,8 +8,11 @@ use std::{
 };
 
 use lb_common::{
+    abi::{
+        BackendId, FlowCounters, Mode, NextHopId, NextHopRow, Protocol, Scheduler, ServiceId,
+        ServiceRow, word::Way,
+    },
     table::Event,
-    abi::{BackendId, FlowCounters, Mode, NextHopId, NextHopRow, Protocol, Scheduler, ServiceId, ServiceRow, word::Way},
     verdict::{DropReason, Verdict},
 };
 
@@ -19,8 +22,8 @@ use crate::{
     model::{Backend, DataPlaneLog, Model, Service},
     plan::{ServiceAddress, backend_address},
     status::{
-        AgentReport, BackendReport, ChecksReport, FlowTableReport, InterfaceReport, ProgramReport, ServiceReport,
-        StatusReport, Traffic,
+        AgentReport, BackendReport, ChecksReport, FlowTableReport, InterfaceReport, ProgramReport,
+        ServiceReport, StatusReport, Traffic,
     },
 };
 
@@ -68,7 +71,12 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
 
 /// The report.
 pub(super) fn compose(known: &Known, seen: &Seen, time: SystemTime) -> StatusReport {
-    let row = |verdict: Verdict| seen.verdicts.get(verdict.index() as usize).copied().unwrap_or(0);
+    let row = |verdict: Verdict| {
+        seen.verdicts
+            .get(verdict.index() as usize)
+            .copied()
+            .unwrap_or(0)
+    };
     let named = |verdict: Verdict| (verdict.name().to_owned(), row(verdict));
     let event_count = |event: Event| seen.table_events.get(event as usize).copied().unwrap_or(0);
     StatusReport {
@@ -82,15 +90,25 @@ pub(super) fn compose(known: &Known, seen: &Seen, time: SystemTime) -> StatusRep
             verified_instructions: program.verified_instructions,
             log: log_level(known.model.data_plane.log).to_owned(),
         }),
-        interfaces: known.interfaces.iter().map(|interface| interface_report(interface, seen)).collect(),
+        interfaces: known
+            .interfaces
+            .iter()
+            .map(|interface| interface_report(interface, seen))
+            .collect(),
         services: services(known, seen),
         flow_table: FlowTableReport {
             capacity: seen.flow_capacity,
             entries: seen.census.entries,
-            events: Event::ALL.iter().map(|event| (event.name().to_owned(), event_count(*event))).collect(),
+            events: Event::ALL
+                .iter()
+                .map(|event| (event.name().to_owned(), event_count(*event)))
+                .collect(),
         },
         verdicts: Verdict::FORWARDED.into_iter().map(named).collect(),
-        drops: DropReason::ALL.iter().map(|reason| named(Verdict::Drop(*reason))).collect(),
+        drops: DropReason::ALL
+            .iter()
+            .map(|reason| named(Verdict::Drop(*reason)))
+            .collect(),
     }
 }
 
@@ -98,9 +116,10 @@ fn interface_report(interface: &KnownInterface, seen: &Seen) -> InterfaceReport 
     let ours = seen.program.as_ref().map(|program| program.id);
     let attached = seen.attached.get(&interface.name);
     let (mode, other) = match attached {
-        Some(found) if Some(found.program) != ours => {
-            ("detached", Some(format!("the XDP program {} runs there", found.program)))
-        }
+        Some(found) if Some(found.program) != ours => (
+            "detached",
+            Some(format!("the XDP program {} runs there", found.program)),
+        ),
         Some(found) if found.mode == InForceMode::Generic => ("generic", None),
         Some(_) => ("native", None),
         None => ("detached", None),
@@ -121,7 +140,10 @@ fn services(known: &Known, seen: &Seen) -> Vec<ServiceReport> {
         .services
         .iter()
         .map(|service| {
-            let address = ServiceAddress { address: service.address, protocol: service.protocol };
+            let address = ServiceAddress {
+                address: service.address,
+                protocol: service.protocol,
+            };
             let in_force = tables.service_in_force(address);
             configured.extend(in_force.map(|(id, _)| id));
             service_report(known, seen, service, in_force)
@@ -129,7 +151,9 @@ fn services(known: &Known, seen: &Seen) -> Vec<ServiceReport> {
         .collect();
     let removed = tables.owners().filter(|(id, ..)| !configured.contains(id));
     let holding = removed.filter(|(id, ..)| seen.census.active_of_service(id.get()) != 0);
-    reports.extend(holding.filter_map(|(id, address, row)| Some(removed_service(seen, id, address?, row))));
+    reports.extend(
+        holding.filter_map(|(id, address, row)| Some(removed_service(seen, id, address?, row))),
+    );
     reports
 }
 
@@ -140,8 +164,13 @@ fn service_report(
     in_force: Option<(ServiceId, &ServiceRow)>,
 ) -> ServiceReport {
     let id = in_force.map(|(id, _)| id);
-    let rotation = in_force.map(|(_, row)| seen.tables.rotation(row)).unwrap_or_default();
-    let members = known.model.pool(&service.pool).map_or(&[][..], |pool| &pool.backends);
+    let rotation = in_force
+        .map(|(_, row)| seen.tables.rotation(row))
+        .unwrap_or_default();
+    let members = known
+        .model
+        .pool(&service.pool)
+        .map_or(&[][..], |pool| &pool.backends);
     let mut backends: Vec<_> = members
         .iter()
         .map(|backend| {
@@ -169,15 +198,29 @@ fn service_report(
     }
 }
 
-fn removed_service(seen: &Seen, id: ServiceId, address: ServiceAddress, row: &ServiceRow) -> ServiceReport {
-    let mode = if row.mode == Mode::Nat as u8 { mode_name(Mode::Nat) } else { "" };
+fn removed_service(
+    seen: &Seen,
+    id: ServiceId,
+    address: ServiceAddress,
+    row: &ServiceRow,
+) -> ServiceReport {
+    let mode = if row.mode == Mode::Nat as u8 {
+        mode_name(Mode::Nat)
+    } else {
+        ""
+    };
     let round_robin = row.scheduler == Scheduler::RoundRobin as u8;
     ServiceReport {
         name: address.address.to_string(),
         address: address.address.to_string(),
         protocol: protocol_name(address.protocol).to_owned(),
         mode: mode.to_owned(),
-        scheduler: if round_robin { scheduler_name(Scheduler::RoundRobin) } else { "" }.to_owned(),
+        scheduler: if round_robin {
+            scheduler_name(Scheduler::RoundRobin)
+        } else {
+            ""
+        }
+        .to_owned(),
         pool: String::new(),
         removed: true,
         active_flows: seen.census.active_of_service(id.get()),
@@ -198,20 +241,34 @@ fn backend_report(
         address: backend.address.to_string(),
         weight: backend.weight,
         state: health.map_or("checking", |health| health.state).to_owned(),
-        reason: health.map(|health| health.reason.clone()).unwrap_or_default(),
-        since: health.map(|health| timestamp(health.since)).unwrap_or_default(),
+        reason: health
+            .map(|health| health.reason.clone())
+            .unwrap_or_default(),
+        since: health
+            .map(|health| timestamp(health.since))
+            .unwrap_or_default(),
         in_rotation,
         next_hop: row.and_then(|row| next_hop(seen, row)),
-        active_flows: service.zip(row).map_or(0, |(service, row)| active(seen, service, row)),
+        active_flows: service
+            .zip(row)
+            .map_or(0, |(service, row)| active(seen, service, row)),
         traffic: traffic(row.and_then(|row| seen.backends.get(&row))),
         checks: health.and_then(|health| health.checks.clone()),
     }
 }
 
 /// Backends that hold flows of a service and are no longer of its pool.
-fn removed_backends(seen: &Seen, service: ServiceId, members: &BTreeSet<SocketAddr>) -> Vec<BackendReport> {
+fn removed_backends(
+    seen: &Seen,
+    service: ServiceId,
+    members: &BTreeSet<SocketAddr>,
+) -> Vec<BackendReport> {
     let range = (service.get(), 0)..=(service.get(), u16::MAX);
-    let holding = seen.census.active.range(range).filter_map(|((_, row), _)| BackendId::new(*row));
+    let holding = seen
+        .census
+        .active
+        .range(range)
+        .filter_map(|((_, row), _)| BackendId::new(*row));
     let rows = holding.filter_map(|id| Some((id, backend_address(seen.tables.backends.get(&id)?))));
     rows.filter(|(_, address)| !members.contains(address))
         .map(|(id, address)| BackendReport {
@@ -231,18 +288,25 @@ fn removed_backends(seen: &Seen, service: ServiceId, members: &BTreeSet<SocketAd
 }
 
 fn active(seen: &Seen, service: ServiceId, backend: BackendId) -> u64 {
-    seen.census.active.get(&(service.get(), backend.get())).copied().unwrap_or(0)
+    seen.census
+        .active
+        .get(&(service.get(), backend.get()))
+        .copied()
+        .unwrap_or(0)
 }
 
 fn next_hop(seen: &Seen, id: BackendId) -> Option<String> {
     let hop = NextHopId::new(seen.tables.backends.get(&id)?.state().next_hop)?;
     let way = seen.tables.next_hops.get(&hop).map(NextHopRow::way)?;
     let [a, b, c, d, e, f] = way.mac;
-    (way.flags & Way::RESOLVED != 0).then(|| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
+    (way.flags & Way::RESOLVED != 0)
+        .then(|| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
 }
 
 fn traffic(seen: Option<&(FlowCounters, [f64; RATES])>) -> Traffic {
-    let Some((counters, [new_flows_per_second, packets_per_second, bytes_per_second])) = seen.copied() else {
+    let Some((counters, [new_flows_per_second, packets_per_second, bytes_per_second])) =
+        seen.copied()
+    else {
         return Traffic::default();
     };
     Traffic {

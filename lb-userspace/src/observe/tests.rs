@@ -23,22 +23,50 @@ use crate::{
 /// A data plane with the service of [`model`] over backends 1 and 2, of which 1 is in rotation.
 fn in_force() -> Fake {
     let service = &model(2).services[0];
-    let at = ServiceAddress { address: service.address, protocol: service.protocol };
-    let wanted = Service { mode: Mode::Nat, scheduler: Scheduler::RoundRobin, pool: "web".to_owned() };
-    let key = HopKey { interface: "eth0".to_owned(), address: address(1).ip() };
+    let at = ServiceAddress {
+        address: service.address,
+        protocol: service.protocol,
+    };
+    let wanted = Service {
+        mode: Mode::Nat,
+        scheduler: Scheduler::RoundRobin,
+        pool: "web".to_owned(),
+    };
+    let key = HopKey {
+        interface: "eth0".to_owned(),
+        address: address(1).ip(),
+    };
     let desired = Desired {
-        interfaces: [("eth0".to_owned(), Interface { ifindex: 2, ..Interface::default() })].into(),
+        interfaces: [(
+            "eth0".to_owned(),
+            Interface {
+                ifindex: 2,
+                ..Interface::default()
+            },
+        )]
+        .into(),
         services: [(at, wanted)].into(),
         pools: [("web".to_owned(), vec![address(1)])].into(),
         backends: [address(1), address(2)].into(),
-        hops: [(address(1).ip(), Hop::Known { key, mac: [2, 0, 0, 0, 0, 0xaf] })].into(),
+        hops: [(
+            address(1).ip(),
+            Hop::Known {
+                key,
+                mac: [2, 0, 0, 0, 0, 0xaf],
+            },
+        )]
+        .into(),
         ..Desired::default()
     };
     let mut fake = Fake::default();
     for change in plan(&desired, &Actual::default(), Instant::now()).changes {
         fake.apply(&change).unwrap();
     }
-    let target = Target { name: "eth0".to_owned(), ifindex: 2, mode: AttachMode::Auto };
+    let target = Target {
+        name: "eth0".to_owned(),
+        ifindex: 2,
+        mode: AttachMode::Auto,
+    };
     fake.attach(&target).unwrap();
     fake
 }
@@ -53,7 +81,11 @@ fn known(backends: u8) -> Known {
     Known {
         model: Arc::new(model(backends)),
         agent: AgentReport::default(),
-        interfaces: vec![KnownInterface { name: "eth0".to_owned(), ifindex: Some(2), reason: None }],
+        interfaces: vec![KnownInterface {
+            name: "eth0".to_owned(),
+            ifindex: Some(2),
+            reason: None,
+        }],
         health: BTreeMap::from([(("web".to_owned(), address(1)), health)]),
     }
 }
@@ -67,12 +99,24 @@ fn a_report_says_what_the_maps_say() {
     let fake = in_force();
     let report = report(&fake, &known(2));
     let service = &report.services[0];
-    assert_eq!((service.protocol.as_str(), service.mode.as_str(), service.scheduler.as_str()), ("tcp", "nat", "round-robin"));
-    let [first, second] = &service.backends[..] else { panic!("{:?}", service.backends) };
+    assert_eq!(
+        (
+            service.protocol.as_str(),
+            service.mode.as_str(),
+            service.scheduler.as_str()
+        ),
+        ("tcp", "nat", "round-robin")
+    );
+    let [first, second] = &service.backends[..] else {
+        panic!("{:?}", service.backends)
+    };
     assert_eq!((first.state.as_str(), first.in_rotation), ("up", true));
     assert_eq!(first.next_hop.as_deref(), Some("02:00:00:00:00:af"));
     assert_eq!(first.since, "1970-01-01T00:00:00.000000Z");
-    assert_eq!((second.in_rotation, second.next_hop.as_deref()), (false, None));
+    assert_eq!(
+        (second.in_rotation, second.next_hop.as_deref()),
+        (false, None)
+    );
     assert_eq!(report.interfaces[0].mode, "native");
     assert_eq!(report.flow_table.capacity, 4_096);
 }
@@ -83,19 +127,33 @@ fn what_is_not_in_force_is_not_claimed() {
     fake.state().tables.keys.clear();
     fake.state().links.clear();
     let report = report(&fake, &known(2));
-    assert!(report.services[0].backends.iter().all(|backend| !backend.in_rotation));
+    assert!(
+        report.services[0]
+            .backends
+            .iter()
+            .all(|backend| !backend.in_rotation)
+    );
     assert_eq!(report.interfaces[0].mode, "detached");
 }
 
 #[test]
 fn every_verdict_and_reason_has_its_row() {
     let fake = in_force();
-    fake.state().counters.2 =
-        BTreeMap::from([(Verdict::Redirect.index(), 7), (Verdict::Drop(DropReason::NoBackend).index(), 3)]);
+    fake.state().counters.2 = BTreeMap::from([
+        (Verdict::Redirect.index(), 7),
+        (Verdict::Drop(DropReason::NoBackend).index(), 3),
+    ]);
     let report = report(&fake, &known(2));
     assert_eq!(report.verdicts.len(), Verdict::FORWARDED.len());
     assert_eq!(report.drops.len(), DropReason::ALL.len());
-    assert_eq!((report.verdicts["redirect"], report.drops["no_backend"], report.verdicts["pass"]), (7, 3, 0));
+    assert_eq!(
+        (
+            report.verdicts["redirect"],
+            report.drops["no_backend"],
+            report.verdicts["pass"]
+        ),
+        (7, 3, 0)
+    );
 }
 
 #[test]
@@ -104,14 +162,35 @@ fn removed_backends_and_services_are_shown_while_they_hold_flows() {
     let (service, backend) = {
         let state = fake.state();
         let service = state.tables.owners().next().unwrap().0;
-        (service, state.tables.tenants().find(|(_, tenant, _)| *tenant == address(2)).unwrap().0)
+        (
+            service,
+            state
+                .tables
+                .tenants()
+                .find(|(_, tenant, _)| *tenant == address(2))
+                .unwrap()
+                .0,
+        )
     };
-    fake.state().census.active.insert((service.get(), backend.get()), 5);
+    fake.state()
+        .census
+        .active
+        .insert((service.get(), backend.get()), 5);
     let one = report(&fake, &known(1));
     let removed = &one.services[0].backends[1];
-    assert_eq!((removed.state.as_str(), removed.active_flows, one.services[0].active_flows), ("removed", 5, 5));
+    assert_eq!(
+        (
+            removed.state.as_str(),
+            removed.active_flows,
+            one.services[0].active_flows
+        ),
+        ("removed", 5, 5)
+    );
     let mut without = known(1);
-    without.model = Arc::new(crate::model::Model { services: Vec::new(), ..model(1) });
+    without.model = Arc::new(crate::model::Model {
+        services: Vec::new(),
+        ..model(1)
+    });
     let none = report(&fake, &without);
     assert!(none.services[0].removed && none.services[0].name == "192.0.2.10:80");
     fake.state().census.active.clear();
@@ -125,12 +204,24 @@ fn rates_are_taken_between_samples() {
     let observer = Observer::new(fake.readings(), 250);
     let start = Instant::now();
     observer.sample(start).unwrap();
-    let counters = FlowCounters { forward_packets: 30, reverse_packets: 10, new_flows: 4, ..FlowCounters::default() };
+    let counters = FlowCounters {
+        forward_packets: 30,
+        reverse_packets: 10,
+        new_flows: 4,
+        ..FlowCounters::default()
+    };
     fake.state().counters.0.insert(service.get(), counters);
-    let report = observer.report(&known(2), start + Duration::from_secs(2), SystemTime::UNIX_EPOCH);
+    let report = observer.report(
+        &known(2),
+        start + Duration::from_secs(2),
+        SystemTime::UNIX_EPOCH,
+    );
     let traffic = report.services[0].traffic;
     assert_eq!((traffic.forward_packets, traffic.new_flows), (30, 4));
-    assert!((traffic.packets_per_second - 20.0).abs() < 1e-9 && (traffic.new_flows_per_second - 2.0).abs() < 1e-9);
+    assert!(
+        (traffic.packets_per_second - 20.0).abs() < 1e-9
+            && (traffic.new_flows_per_second - 2.0).abs() < 1e-9
+    );
 }
 
 #[test]
@@ -140,7 +231,10 @@ fn the_flow_table_is_not_counted_more_often_than_needed() {
     let start = Instant::now();
     let entries = |after: u64| {
         let now = start + Duration::from_millis(after);
-        observer.report(&known(2), now, SystemTime::UNIX_EPOCH).flow_table.entries
+        observer
+            .report(&known(2), now, SystemTime::UNIX_EPOCH)
+            .flow_table
+            .entries
     };
     assert_eq!(entries(0), 0);
     fake.state().census.entries = 9;
@@ -158,5 +252,12 @@ fn references_are_counted_afresh() {
     fake.state().census.service_references.insert(4, 1);
     fake.state().census.interface_references = [(0, 1), (2, 1)].into();
     let found = observer.references(now).unwrap();
-    assert_eq!((found.backends.len(), found.services.len(), found.interfaces.len()), (1, 1, 1));
+    assert_eq!(
+        (
+            found.backends.len(),
+            found.services.len(),
+            found.interfaces.len()
+        ),
+        (1, 1, 1)
+    );
 }

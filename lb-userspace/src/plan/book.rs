@@ -73,34 +73,56 @@ impl Book {
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
         let hops = self.resting_hops.values();
-        hops.chain(self.resting_ranges.values()).min().map(|since| *since + GRACE)
+        hops.chain(self.resting_ranges.values())
+            .min()
+            .map(|since| *since + GRACE)
     }
 
     /// Makes the resting backends exactly those given; gives those that are free now.
-    pub(super) fn rest_backends(&mut self, retired: &BTreeSet<BackendId>, now: Instant) -> Vec<BackendId> {
+    pub(super) fn rest_backends(
+        &mut self,
+        retired: &BTreeSet<BackendId>,
+        now: Instant,
+    ) -> Vec<BackendId> {
         rest(&mut self.backends, retired, now)
     }
 
     /// The same for services.
-    pub(super) fn rest_services(&mut self, retired: &BTreeSet<ServiceId>, now: Instant) -> Vec<ServiceId> {
+    pub(super) fn rest_services(
+        &mut self,
+        retired: &BTreeSet<ServiceId>,
+        now: Instant,
+    ) -> Vec<ServiceId> {
         rest(&mut self.services, retired, now)
     }
 
     /// The same for rows of interfaces.
-    pub(super) fn rest_interfaces(&mut self, retired: &BTreeSet<InterfaceSlot>, now: Instant) -> Vec<InterfaceSlot> {
+    pub(super) fn rest_interfaces(
+        &mut self,
+        retired: &BTreeSet<InterfaceSlot>,
+        now: Instant,
+    ) -> Vec<InterfaceSlot> {
         let free = rest(&mut self.slots, retired, now);
         self.interfaces.retain(|_, slot| !free.contains(slot));
         free
     }
 
     /// The same for next hops, which only rows of `BACKENDS` name: time is enough.
-    pub(super) fn rest_hops(&mut self, retired: &BTreeSet<NextHopId>, now: Instant) -> Vec<NextHopId> {
+    pub(super) fn rest_hops(
+        &mut self,
+        retired: &BTreeSet<NextHopId>,
+        now: Instant,
+    ) -> Vec<NextHopId> {
         self.resting_hops.retain(|id, _| retired.contains(id));
         for id in retired {
             self.resting_hops.entry(*id).or_insert(now);
         }
-        let free: Vec<_> =
-            self.resting_hops.iter().filter(|(_, since)| now >= **since + GRACE).map(|(id, _)| *id).collect();
+        let free: Vec<_> = self
+            .resting_hops
+            .iter()
+            .filter(|(_, since)| now >= **since + GRACE)
+            .map(|(id, _)| *id)
+            .collect();
         self.resting_hops.retain(|id, _| !free.contains(id));
         free
     }
@@ -112,8 +134,14 @@ impl Book {
 
     /// Lets ranges rest that were in force before and no longer are, and forgets those that have rested. A range is
     /// given by the word that names it.
-    pub(super) fn rest_ranges(&mut self, before: &BTreeSet<u64>, after: &BTreeSet<u64>, now: Instant) {
-        self.resting_ranges.retain(|range, since| !after.contains(range) && now < *since + GRACE);
+    pub(super) fn rest_ranges(
+        &mut self,
+        before: &BTreeSet<u64>,
+        after: &BTreeSet<u64>,
+        now: Instant,
+    ) {
+        self.resting_ranges
+            .retain(|range, since| !after.contains(range) && now < *since + GRACE);
         for range in before.difference(after) {
             self.resting_ranges.entry(*range).or_insert(now);
         }
@@ -121,7 +149,10 @@ impl Book {
 
     /// Ranges that rest at `now`, by the words that named them.
     pub(super) fn resting_ranges(&self, now: Instant) -> impl Iterator<Item = u64> {
-        self.resting_ranges.iter().filter(move |(_, since)| now < **since + GRACE).map(|(range, _)| *range)
+        self.resting_ranges
+            .iter()
+            .filter(move |(_, since)| now < **since + GRACE)
+            .map(|(range, _)| *range)
     }
 }
 
@@ -138,16 +169,28 @@ impl Rest {
     }
 
     fn is_over(&self) -> bool {
-        self.clean.is_some_and(|(first, last)| last.saturating_duration_since(first) >= GRACE)
+        self.clean
+            .is_some_and(|(first, last)| last.saturating_duration_since(first) >= GRACE)
     }
 }
 
-fn rest<Id: Ord + Copy>(resting: &mut BTreeMap<Id, Rest>, retired: &BTreeSet<Id>, now: Instant) -> Vec<Id> {
+fn rest<Id: Ord + Copy>(
+    resting: &mut BTreeMap<Id, Rest>,
+    retired: &BTreeSet<Id>,
+    now: Instant,
+) -> Vec<Id> {
     resting.retain(|id, _| retired.contains(id));
     for id in retired {
-        resting.entry(*id).or_insert(Rest { since: now, clean: None });
+        resting.entry(*id).or_insert(Rest {
+            since: now,
+            clean: None,
+        });
     }
-    let free: Vec<_> = resting.iter().filter(|(_, rest)| rest.is_over()).map(|(id, _)| *id).collect();
+    let free: Vec<_> = resting
+        .iter()
+        .filter(|(_, rest)| rest.is_over())
+        .map(|(id, _)| *id)
+        .collect();
     resting.retain(|_, rest| !rest.is_over());
     free
 }

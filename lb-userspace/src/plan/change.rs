@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use lb_common::abi::{
-    BackendId, ConfigRow, InterfaceRow, InterfaceSlot, NextHopId, ServiceId, ServiceKey, ServiceRow,
+    BackendId, ConfigRow, InterfaceRow, InterfaceSlot, NextHopId, ServiceId, ServiceKey,
+    ServiceRow,
     word::{BackendState, Slot, SlotRange, Way},
 };
 

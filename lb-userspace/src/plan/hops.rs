@@ -59,12 +59,24 @@ impl<'a> Planner<'a> {
 
     /// Clears rows that no backend names any more, once they have rested.
     pub(super) fn lower_hops(&mut self) {
-        let named: BTreeSet<_> =
-            self.tables.tenants().filter_map(|(_, _, state)| NextHopId::new(state.next_hop)).collect();
+        let named: BTreeSet<_> = self
+            .tables
+            .tenants()
+            .filter_map(|(_, _, state)| NextHopId::new(state.next_hop))
+            .collect();
         self.book.hops.retain(|_, id| named.contains(id));
-        let retired = self.tables.next_hops.keys().filter(|id| !named.contains(id)).copied().collect();
+        let retired = self
+            .tables
+            .next_hops
+            .keys()
+            .filter(|id| !named.contains(id))
+            .copied()
+            .collect();
         for id in self.book.rest_hops(&retired, self.now) {
-            self.emit(Change::NextHop { id, way: Way::default() });
+            self.emit(Change::NextHop {
+                id,
+                way: Way::default(),
+            });
         }
     }
 
@@ -72,12 +84,24 @@ impl<'a> Planner<'a> {
     fn wanted_ways(&self, ids: &BackendIds) -> BTreeMap<HopKey, Way> {
         let desired: &'a Desired = self.desired;
         let removed = self.tables.tenants().map(|(_, address, _)| address.ip());
-        let addresses: BTreeSet<_> = ids.keys().map(std::net::SocketAddr::ip).chain(removed).collect();
+        let addresses: BTreeSet<_> = ids
+            .keys()
+            .map(std::net::SocketAddr::ip)
+            .chain(removed)
+            .collect();
         let mut ways = BTreeMap::new();
         for address in addresses {
-            let Some(Hop::Known { key, mac }) = desired.hops.get(&address) else { continue };
-            let Some(slot) = self.book.interfaces.get(&key.interface) else { continue };
-            let way = Way { mac: *mac, interface: slot.get(), flags: Way::RESOLVED };
+            let Some(Hop::Known { key, mac }) = desired.hops.get(&address) else {
+                continue;
+            };
+            let Some(slot) = self.book.interfaces.get(&key.interface) else {
+                continue;
+            };
+            let way = Way {
+                mac: *mac,
+                interface: slot.get(),
+                flags: Way::RESOLVED,
+            };
             ways.entry(key.clone()).or_insert(way);
         }
         ways
@@ -89,7 +113,9 @@ impl<'a> Planner<'a> {
         let desired: &'a Desired = self.desired;
         let mut claims: BTreeMap<NextHopId, BTreeSet<Option<&HopKey>>> = BTreeMap::new();
         for (_, address, BackendState { next_hop, .. }) in self.tables.tenants() {
-            let Some(id) = NextHopId::new(next_hop) else { continue };
+            let Some(id) = NextHopId::new(next_hop) else {
+                continue;
+            };
             let key = match desired.hops.get(&address.ip()) {
                 Some(Hop::Known { key, .. } | Hop::Keep { key: Some(key) }) => Some(key),
                 Some(Hop::Keep { key: None } | Hop::Unreachable) | None => None,
@@ -100,7 +126,8 @@ impl<'a> Planner<'a> {
         for (id, keys) in claims {
             let sole = keys.len() == 1;
             let key = keys.into_iter().flatten().find(|key| {
-                !self.book.hops.contains_key(*key) && (sole || ways.get(*key) == Some(&self.way(id)))
+                !self.book.hops.contains_key(*key)
+                    && (sole || ways.get(*key) == Some(&self.way(id)))
             });
             if let Some(key) = key
                 && owned.insert(id)
@@ -113,14 +140,24 @@ impl<'a> Planner<'a> {
     /// Rows that are empty, owned by no neighbour, named by no backend and not resting.
     fn free_hops(&self) -> impl Iterator<Item = NextHopId> {
         let owned = self.book.hops.values().copied();
-        let named = self.tables.tenants().filter_map(|(_, _, state)| NextHopId::new(state.next_hop));
-        let taken: BTreeSet<_> = owned.chain(named).chain(self.tables.next_hops.keys().copied()).collect();
+        let named = self
+            .tables
+            .tenants()
+            .filter_map(|(_, _, state)| NextHopId::new(state.next_hop));
+        let taken: BTreeSet<_> = owned
+            .chain(named)
+            .chain(self.tables.next_hops.keys().copied())
+            .collect();
         (1..MAX_NEXT_HOPS)
             .filter_map(NextHopId::new)
             .filter(move |id| !taken.contains(id) && !self.book.hop_rests(*id))
     }
 
     fn way(&self, id: NextHopId) -> Way {
-        self.tables.next_hops.get(&id).map(NextHopRow::way).unwrap_or_default()
+        self.tables
+            .next_hops
+            .get(&id)
+            .map(NextHopRow::way)
+            .unwrap_or_default()
     }
 }

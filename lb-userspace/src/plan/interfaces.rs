@@ -19,9 +19,17 @@ impl<'a> Planner<'a> {
                 continue;
             };
             self.book.interfaces.insert(name.clone(), slot);
-            let before = self.tables.interfaces.get(&slot).copied().unwrap_or_default();
+            let before = self
+                .tables
+                .interfaces
+                .get(&slot)
+                .copied()
+                .unwrap_or_default();
             let row = match interface.ifindex {
-                0 => InterfaceRow { ifindex: 0, ..before },
+                0 => InterfaceRow {
+                    ifindex: 0,
+                    ..before
+                },
                 ifindex => row_of(interface, ifindex),
             };
             if row != before {
@@ -29,7 +37,10 @@ impl<'a> Planner<'a> {
             }
             let device = (interface.ifindex != 0).then_some(interface.ifindex);
             if self.tables.devices.get(&slot).copied() != device {
-                self.emit(Change::Device { slot, ifindex: device });
+                self.emit(Change::Device {
+                    slot,
+                    ifindex: device,
+                });
             }
         }
     }
@@ -37,22 +48,44 @@ impl<'a> Planner<'a> {
     /// Takes rows out of use that belong to no interface of the configuration, and clears those that have rested.
     pub(super) fn lower_interfaces(&mut self) {
         let desired: &'a Desired = self.desired;
-        let living: BTreeSet<_> =
-            desired.interfaces.keys().filter_map(|name| self.book.interfaces.get(name).copied()).collect();
-        let mut retired: BTreeSet<_> =
-            self.tables.interfaces.keys().chain(self.tables.devices.keys()).copied().collect();
+        let living: BTreeSet<_> = desired
+            .interfaces
+            .keys()
+            .filter_map(|name| self.book.interfaces.get(name).copied())
+            .collect();
+        let mut retired: BTreeSet<_> = self
+            .tables
+            .interfaces
+            .keys()
+            .chain(self.tables.devices.keys())
+            .copied()
+            .collect();
         retired.retain(|slot| !living.contains(slot));
         for slot in &retired {
             if self.tables.devices.contains_key(slot) {
-                self.emit(Change::Device { slot: *slot, ifindex: None });
+                self.emit(Change::Device {
+                    slot: *slot,
+                    ifindex: None,
+                });
             }
-            let row = self.tables.interfaces.get(slot).copied().unwrap_or_default();
+            let row = self
+                .tables
+                .interfaces
+                .get(slot)
+                .copied()
+                .unwrap_or_default();
             if row.ifindex != 0 {
-                self.emit(Change::Interface { slot: *slot, row: InterfaceRow { ifindex: 0, ..row } });
+                self.emit(Change::Interface {
+                    slot: *slot,
+                    row: InterfaceRow { ifindex: 0, ..row },
+                });
             }
         }
         for slot in self.book.rest_interfaces(&retired, self.now) {
-            self.emit(Change::Interface { slot, row: InterfaceRow::default() });
+            self.emit(Change::Interface {
+                slot,
+                row: InterfaceRow::default(),
+            });
         }
     }
 
@@ -67,16 +100,23 @@ impl<'a> Planner<'a> {
         if let Some((slot, _)) = adopted {
             return Some(*slot);
         }
-        (1..MAX_INTERFACES).filter_map(|row| InterfaceSlot::new(u8::try_from(row).ok()?)).find(|slot| {
-            let used = self.tables.interfaces.contains_key(slot) || self.tables.devices.contains_key(slot);
-            !used && !owned.contains(slot)
-        })
+        (1..MAX_INTERFACES)
+            .filter_map(|row| InterfaceSlot::new(u8::try_from(row).ok()?))
+            .find(|slot| {
+                let used = self.tables.interfaces.contains_key(slot)
+                    || self.tables.devices.contains_key(slot);
+                !used && !owned.contains(slot)
+            })
     }
 }
 
 fn row_of(interface: &Interface, ifindex: u32) -> InterfaceRow {
     InterfaceRow {
-        mac: Way { mac: interface.mac, ..Way::default() }.pack(),
+        mac: Way {
+            mac: interface.mac,
+            ..Way::default()
+        }
+        .pack(),
         ifindex,
         ipv4: interface.ipv4.map_or([0; 4], |address| address.octets()),
         reserved: [0; 2],

@@ -24,8 +24,8 @@ pub use book::{Book, GRACE, References};
 pub use change::Change;
 pub use desired::{Desired, Hop, HopKey, Interface, Service, ServiceAddress};
 pub use order::plan;
-pub use tables::{Slots, Tables};
 pub(crate) use tables::backend_address;
+pub use tables::{Slots, Tables};
 
 /// What is in force, and what the maps themselves can't say of it.
 #[derive(Clone, Debug, Default)]
@@ -51,16 +51,22 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// `SERVICES` has no free row.
-    #[error("service {0}: no row is free in SERVICES; removed services keep theirs until their flows have ended")]
+    #[error(
+        "service {0}: no row is free in SERVICES; removed services keep theirs until their flows have ended"
+    )]
     NoServiceId(ServiceAddress),
     /// `BACKENDS` has no free row.
-    #[error("backend {0}: no row is free in BACKENDS; removed backends keep theirs until their flows have ended")]
+    #[error(
+        "backend {0}: no row is free in BACKENDS; removed backends keep theirs until their flows have ended"
+    )]
     NoBackendId(std::net::SocketAddr),
     /// `NEXT_HOPS` has no free row.
     #[error("next hop {0}: no row is free in NEXT_HOPS; it is tried again in {seconds} s", seconds = GRACE.as_secs())]
     NoNextHopId(HopKey),
     /// `INTERFACES` has no free row.
-    #[error("interface {0}: no row is free in INTERFACES; removed interfaces keep theirs until their flows have ended")]
+    #[error(
+        "interface {0}: no row is free in INTERFACES; removed interfaces keep theirs until their flows have ended"
+    )]
     NoInterfaceSlot(String),
     /// `SLOTS` has no room.
     #[error(

@@ -6,7 +6,9 @@ use std::{
     time::Instant,
 };
 
-use lb_common::abi::{BackendId, BackendRow, ConfigRow, LAYOUT_VERSION, MAX_BACKENDS, word::BackendState};
+use lb_common::abi::{
+    BackendId, BackendRow, ConfigRow, LAYOUT_VERSION, MAX_BACKENDS, word::BackendState,
+};
 
 use super::{Actual, Book, Change, Desired, Plan, Refusal, Tables, tables::filter_place};
 
@@ -48,7 +50,11 @@ pub fn plan(desired: &Desired, actual: &Actual, now: Instant) -> Plan {
     planner.lower_interfaces();
     planner.configure(false);
     planner.narrow_filter();
-    Plan { changes: planner.changes, book: planner.book, refused: planner.refused }
+    Plan {
+        changes: planner.changes,
+        book: planner.book,
+        refused: planner.refused,
+    }
 }
 
 /// A plan in the making: `tables` is what the maps will hold after `changes`.
@@ -74,12 +80,25 @@ impl Planner<'_> {
 
     /// Writes the configuration; while `rising` the number of interfaces does not shrink.
     fn configure(&mut self, rising: bool) {
-        let highest = self.tables.interfaces.keys().next_back().map_or(0, |slot| u32::from(slot.get()));
-        let before = if rising { self.tables.config.interfaces } else { 0 };
+        let highest = self
+            .tables
+            .interfaces
+            .keys()
+            .next_back()
+            .map_or(0, |slot| u32::from(slot.get()));
+        let before = if rising {
+            self.tables.config.interfaces
+        } else {
+            0
+        };
         let row = ConfigRow {
             layout_version: LAYOUT_VERSION,
             ticks_per_second: self.desired.ticks_per_second,
-            flags: if self.desired.host_forwards { ConfigRow::HOST_FORWARDS } else { 0 },
+            flags: if self.desired.host_forwards {
+                ConfigRow::HOST_FORWARDS
+            } else {
+                0
+            },
             interfaces: highest.max(before),
             ..self.tables.config
         };
@@ -121,8 +140,18 @@ impl Planner<'_> {
         let stopping: Vec<_> = self
             .tables
             .tenants()
-            .filter(|(id, _, state)| state.flags & BackendState::ACCEPTS != 0 && !accepting.contains(id))
-            .map(|(id, _, state)| (id, BackendState { flags: state.flags & !BackendState::ACCEPTS, ..state }))
+            .filter(|(id, _, state)| {
+                state.flags & BackendState::ACCEPTS != 0 && !accepting.contains(id)
+            })
+            .map(|(id, _, state)| {
+                (
+                    id,
+                    BackendState {
+                        flags: state.flags & !BackendState::ACCEPTS,
+                        ..state
+                    },
+                )
+            })
             .collect();
         for (id, state) in stopping {
             self.emit(Change::BackendState { id, state });
@@ -132,50 +161,92 @@ impl Planner<'_> {
     /// Rows whose tenants some service may send new flows to.
     fn accepting(&self, ids: &BackendIds) -> BTreeSet<BackendId> {
         let services = self.desired.services.values();
-        services.flat_map(|service| self.desired.rotation(service)).filter_map(|address| ids.get(address).copied()).collect()
+        services
+            .flat_map(|service| self.desired.rotation(service))
+            .filter_map(|address| ids.get(address).copied())
+            .collect()
     }
 
     /// Brings every row with a tenant up to date and moves new tenants in.
     fn raise_backends(&mut self, ids: &BackendIds) {
         let accepting = self.accepting(ids);
-        let tenants: BTreeMap<_, _> =
-            self.tables.tenants().map(|(id, address, state)| (id, (address, state))).collect();
+        let tenants: BTreeMap<_, _> = self
+            .tables
+            .tenants()
+            .map(|(id, address, state)| (id, (address, state)))
+            .collect();
         for (id, (address, state)) in &tenants {
-            let accepts = if accepting.contains(id) { BackendState::ACCEPTS } else { 0 };
+            let accepts = if accepting.contains(id) {
+                BackendState::ACCEPTS
+            } else {
+                0
+            };
             let wanted = BackendState {
                 next_hop: self.hop_of(address.ip(), state.next_hop),
                 flags: BackendState::IN_USE | accepts,
                 generation: state.generation,
             };
             if wanted != *state {
-                self.emit(Change::BackendState { id: *id, state: wanted });
+                self.emit(Change::BackendState {
+                    id: *id,
+                    state: wanted,
+                });
             }
         }
         for (address, id) in ids {
             if tenants.contains_key(id) {
                 continue;
             }
-            let last = self.tables.backends.get(id).map(BackendRow::state).unwrap_or_default();
+            let last = self
+                .tables
+                .backends
+                .get(id)
+                .map(BackendRow::state)
+                .unwrap_or_default();
             if last.generation != 0 {
                 self.emit(Change::ClearBackendCounters(*id));
             }
-            let accepts = if accepting.contains(id) { BackendState::ACCEPTS } else { 0 };
+            let accepts = if accepting.contains(id) {
+                BackendState::ACCEPTS
+            } else {
+                0
+            };
             let state = BackendState {
                 next_hop: self.hop_of(address.ip(), 0),
                 flags: BackendState::IN_USE | accepts,
                 generation: last.generation.wrapping_add(1),
             };
-            self.emit(Change::Backend { id: *id, address: *address, state });
+            self.emit(Change::Backend {
+                id: *id,
+                address: *address,
+                state,
+            });
         }
     }
 
     /// Clears the rows of removed backends that have rested; their generations stay.
     fn lower_backends(&mut self, ids: &BackendIds) {
         let living: BTreeSet<_> = ids.values().copied().collect();
-        let retired = self.tables.tenants().map(|(id, ..)| id).filter(|id| !living.contains(id)).collect();
+        let retired = self
+            .tables
+            .tenants()
+            .map(|(id, ..)| id)
+            .filter(|id| !living.contains(id))
+            .collect();
         for id in self.book.rest_backends(&retired, self.now) {
-            let generation = self.tables.backends.get(&id).map_or(0, |row| row.state().generation);
-            self.emit(Change::BackendState { id, state: BackendState { next_hop: 0, flags: 0, generation } });
+            let generation = self
+                .tables
+                .backends
+                .get(&id)
+                .map_or(0, |row| row.state().generation);
+            self.emit(Change::BackendState {
+                id,
+                state: BackendState {
+                    next_hop: 0,
+                    flags: 0,
+                    generation,
+                },
+            });
         }
     }
 
@@ -187,8 +258,14 @@ impl Planner<'_> {
     }
 
     fn widen_filter(&mut self) {
-        let vips = self.desired.services.keys().map(|service| service.address.ip());
-        let wanted = vips.chain(self.desired.backends.iter().map(SocketAddr::ip)).chain(self.filtered_addresses());
+        let vips = self
+            .desired
+            .services
+            .keys()
+            .map(|service| service.address.ip());
+        let wanted = vips
+            .chain(self.desired.backends.iter().map(SocketAddr::ip))
+            .chain(self.filtered_addresses());
         let places: Vec<_> = wanted.filter_map(filter_place).collect();
         let mut words = self.tables.filter.clone();
         set_bits(&mut words, places);

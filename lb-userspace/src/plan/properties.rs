@@ -13,7 +13,8 @@ use lb_common::abi::{
 use proptest::prelude::*;
 
 use super::{
-    Actual, Desired, GRACE, Hop, HopKey, Interface, References, Service, ServiceAddress, Tables, plan,
+    Actual, Desired, GRACE, Hop, HopKey, Interface, References, Service, ServiceAddress, Tables,
+    plan,
     tables::{backend_address, filter_place, service_address},
 };
 
@@ -25,12 +26,33 @@ const SERVICES: u8 = 4;
 /// Something that happens to the balancer.
 #[derive(Clone, Debug)]
 enum Step {
-    Service { service: u8, pool: Option<usize> },
-    Member { pool: usize, backend: u8 },
-    Up { pool: usize, backend: u8 },
-    Route { backend: u8, interface: usize, gateway: Option<u8>, mac: u8 },
-    Lost { backend: u8, known: bool },
-    Link { interface: usize, configured: bool, present: bool },
+    Service {
+        service: u8,
+        pool: Option<usize>,
+    },
+    Member {
+        pool: usize,
+        backend: u8,
+    },
+    Up {
+        pool: usize,
+        backend: u8,
+    },
+    Route {
+        backend: u8,
+        interface: usize,
+        gateway: Option<u8>,
+        mac: u8,
+    },
+    Lost {
+        backend: u8,
+        known: bool,
+    },
+    Link {
+        interface: usize,
+        configured: bool,
+        present: bool,
+    },
     Advance(u64),
     Open(u8),
     Close(usize),
@@ -86,34 +108,57 @@ fn backend(number: u8) -> SocketAddr {
 }
 
 fn service(number: u8) -> ServiceAddress {
-    let protocol = if number.is_multiple_of(2) { Protocol::Tcp } else { Protocol::Udp };
-    ServiceAddress { address: SocketAddr::from(([192, 0, 2, 1 + number / 2], 80)), protocol }
+    let protocol = if number.is_multiple_of(2) {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
+    ServiceAddress {
+        address: SocketAddr::from(([192, 0, 2, 1 + number / 2], 80)),
+        protocol,
+    }
 }
 
 impl World {
     fn new() -> Self {
         let mut world = Self {
             now: Instant::now(),
-            members: (0..POOLS.len()).map(|pool| (pool, BTreeMap::new())).collect(),
-            desired: Desired { ticks_per_second: 250, ..Desired::default() },
+            members: (0..POOLS.len())
+                .map(|pool| (pool, BTreeMap::new()))
+                .collect(),
+            desired: Desired {
+                ticks_per_second: 250,
+                ..Desired::default()
+            },
             actual: Actual::default(),
             flows: Vec::new(),
             recent: Vec::new(),
             next_ifindex: 10,
         };
         for interface in 0..2 {
-            world.happen(&Step::Link { interface, configured: true, present: true });
+            world.happen(&Step::Link {
+                interface,
+                configured: true,
+                present: true,
+            });
         }
         world
     }
 
     fn happen(&mut self, step: &Step) {
         match *step {
-            Step::Service { service: number, pool } => {
+            Step::Service {
+                service: number,
+                pool,
+            } => {
                 let pool = pool.map(|pool| POOLS[pool].to_owned());
                 match pool {
                     Some(pool) => {
-                        let wanted = Service { mode: Mode::Nat, scheduler: Scheduler::RoundRobin, pool };
+                        let wanted = Service {
+                            mode: Mode::Nat,
+                            scheduler: Scheduler::RoundRobin,
+                            pool,
+                        };
                         self.desired.services.insert(service(number), wanted);
                     }
                     None => {
@@ -132,35 +177,74 @@ impl World {
                     *up = !*up;
                 }
             }
-            Step::Route { backend: number, interface, gateway, mac } => {
-                let address = gateway.map_or(backend(number).ip(), |host| IpAddr::from([10, 0, 0, 250 + host]));
-                let key = HopKey { interface: INTERFACES[interface].to_owned(), address };
+            Step::Route {
+                backend: number,
+                interface,
+                gateway,
+                mac,
+            } => {
+                let address = gateway.map_or(backend(number).ip(), |host| {
+                    IpAddr::from([10, 0, 0, 250 + host])
+                });
+                let key = HopKey {
+                    interface: INTERFACES[interface].to_owned(),
+                    address,
+                };
                 // A neighbour has one MAC address, whoever is behind it.
                 for hop in self.desired.hops.values_mut() {
-                    if let Hop::Known { key: other, mac: known } = hop
+                    if let Hop::Known {
+                        key: other,
+                        mac: known,
+                    } = hop
                         && *other == key
                     {
                         *known = [2, 0, 0, 0, 0, mac];
                     }
                 }
-                self.desired.hops.insert(backend(number).ip(), Hop::Known { key, mac: [2, 0, 0, 0, 0, mac] });
+                self.desired.hops.insert(
+                    backend(number).ip(),
+                    Hop::Known {
+                        key,
+                        mac: [2, 0, 0, 0, 0, mac],
+                    },
+                );
             }
-            Step::Lost { backend: number, known: true } => {
-                let place = self.desired.hops.entry(backend(number).ip()).or_insert(Hop::Unreachable);
+            Step::Lost {
+                backend: number,
+                known: true,
+            } => {
+                let place = self
+                    .desired
+                    .hops
+                    .entry(backend(number).ip())
+                    .or_insert(Hop::Unreachable);
                 let key = match place {
                     Hop::Known { key, .. } => Some(key.clone()),
                     _ => None,
                 };
                 *place = Hop::Keep { key };
             }
-            Step::Lost { backend: number, known: false } => {
-                self.desired.hops.insert(backend(number).ip(), Hop::Unreachable);
+            Step::Lost {
+                backend: number,
+                known: false,
+            } => {
+                self.desired
+                    .hops
+                    .insert(backend(number).ip(), Hop::Unreachable);
             }
-            Step::Link { interface, configured, present } => {
+            Step::Link {
+                interface,
+                configured,
+                present,
+            } => {
                 self.next_ifindex += 1;
                 let name = INTERFACES[interface].to_owned();
                 let ifindex = if present { self.next_ifindex } else { 0 };
-                let state = Interface { ifindex, mac: [2, 1, 1, 1, 1, 1], ipv4: Some([10, 0, 0, 254].into()) };
+                let state = Interface {
+                    ifindex,
+                    mac: [2, 1, 1, 1, 1, 1],
+                    ipv4: Some([10, 0, 0, 254].into()),
+                };
                 self.desired.interfaces.remove(&name);
                 if configured {
                     self.desired.interfaces.insert(name, state);
@@ -186,7 +270,9 @@ impl World {
     /// A new flow finds its backend through the maps.
     fn open(&mut self, address: ServiceAddress) {
         let tables = &self.actual.tables;
-        let Some((id, row)) = tables.service_in_force(address) else { return };
+        let Some((id, row)) = tables.service_in_force(address) else {
+            return;
+        };
         for word in tables.slots.words(row.range()) {
             let slot = Slot::unpack(word);
             let backend = BackendId::new(slot.backend).unwrap();
@@ -206,8 +292,14 @@ impl World {
 
     fn interface_at(&self, slot: InterfaceSlot) -> Option<String> {
         let ifindex = self.actual.tables.interfaces.get(&slot)?.ifindex;
-        let mut present = self.desired.interfaces.iter().filter(|(_, interface)| interface.ifindex != 0);
-        present.find(|(_, interface)| interface.ifindex == ifindex).map(|(name, _)| name.clone())
+        let mut present = self
+            .desired
+            .interfaces
+            .iter()
+            .filter(|(_, interface)| interface.ifindex != 0);
+        present
+            .find(|(_, interface)| interface.ifindex == ifindex)
+            .map(|(name, _)| name.clone())
     }
 
     fn scan(&mut self) {
@@ -215,7 +307,11 @@ impl World {
             started: self.now,
             backends: self.flows.iter().map(|flow| flow.backend).collect(),
             services: self.flows.iter().map(|flow| flow.service).collect(),
-            interfaces: self.flows.iter().filter_map(|flow| Some(flow.slot.as_ref()?.0)).collect(),
+            interfaces: self
+                .flows
+                .iter()
+                .filter_map(|flow| Some(flow.slot.as_ref()?.0))
+                .collect(),
         };
         self.actual.book.scanned(&found);
     }
@@ -225,13 +321,27 @@ impl World {
             .members
             .iter()
             .map(|(pool, members)| {
-                let up = members.iter().filter(|(_, up)| **up).map(|(number, _)| backend(*number));
+                let up = members
+                    .iter()
+                    .filter(|(_, up)| **up)
+                    .map(|(number, _)| backend(*number));
                 (POOLS[*pool].to_owned(), up.collect())
             })
             .collect();
-        let used: BTreeSet<_> = self.desired.services.values().map(|service| service.pool.as_str()).collect();
-        let members = self.members.iter().filter(|(pool, _)| used.contains(POOLS[**pool]));
-        self.desired.backends = members.flat_map(|(_, members)| members.keys()).map(|number| backend(*number)).collect();
+        let used: BTreeSet<_> = self
+            .desired
+            .services
+            .values()
+            .map(|service| service.pool.as_str())
+            .collect();
+        let members = self
+            .members
+            .iter()
+            .filter(|(pool, _)| used.contains(POOLS[**pool]));
+        self.desired.backends = members
+            .flat_map(|(_, members)| members.keys())
+            .map(|number| backend(*number))
+            .collect();
 
         let before = self.actual.tables.clone();
         let planned = plan(&self.desired, &self.actual, self.now);
@@ -245,7 +355,10 @@ impl World {
             tables.apply(change);
             self.check_in_between(&before, &tables, &after);
         }
-        self.actual = Actual { tables, book: planned.book };
+        self.actual = Actual {
+            tables,
+            book: planned.book,
+        };
         if planned.refused.is_empty() {
             check_result(&self.desired, &self.actual.tables);
         }
@@ -260,7 +373,8 @@ impl World {
         self.recent.retain(|(_, until, _)| now < *until);
         for range in before.ranges().into_iter().map(SlotRange::unpack) {
             self.recent.retain(|(other, ..)| *other != range);
-            self.recent.push((range, now + GRACE, before.slots.words(range).collect()));
+            self.recent
+                .push((range, now + GRACE, before.slots.words(range).collect()));
         }
     }
 
@@ -270,8 +384,14 @@ impl World {
             if *value == ServiceKey::VIP_MARKER {
                 continue;
             }
-            let row = ServiceId::new(*value).and_then(|id| tables.services.get(&id)).expect("a key names a filled row");
-            assert_eq!(service_address(row).map(|service| service.key()), Some(*key), "a key names its own service");
+            let row = ServiceId::new(*value)
+                .and_then(|id| tables.services.get(&id))
+                .expect("a key names a filled row");
+            assert_eq!(
+                service_address(row).map(|service| service.key()),
+                Some(*key),
+                "a key names its own service"
+            );
             assert!(row.in_use == 1 && row.mode == 1 && row.scheduler == 1);
             let words: Vec<_> = tables.slots.words(row.range()).collect();
             for slot in words.iter().copied().map(Slot::unpack) {
@@ -283,30 +403,56 @@ impl World {
                 Some(tables.slots.words(row.range()).collect::<Vec<_>>())
             };
             assert!(
-                of(before).is_some_and(|old| old == words) || of(after).is_some_and(|new| new == words),
+                of(before).is_some_and(|old| old == words)
+                    || of(after).is_some_and(|new| new == words),
                 "a service has its old slots or its new ones"
             );
         }
         for (range, _, words) in &self.recent {
-            assert!(tables.slots.words(*range).eq(words.iter().copied()), "slots stay while packets may read them");
+            assert!(
+                tables.slots.words(*range).eq(words.iter().copied()),
+                "slots stay while packets may read them"
+            );
             for slot in words.iter().copied().map(Slot::unpack) {
                 check_slot(tables, slot);
             }
         }
         for (id, address, state) in tables.tenants() {
             let way = way_of(tables, state);
-            assert!(state.next_hop == 0 || way.flags == Way::RESOLVED, "a next hop that is named is resolved");
-            let old = before.backends.get(&id).map(|row| way_of(before, row.state()));
-            let new = after.backends.get(&id).map(|row| way_of(after, row.state()));
-            assert!(Some(way) == old || Some(way) == new, "a backend has its old way or its new one");
+            assert!(
+                state.next_hop == 0 || way.flags == Way::RESOLVED,
+                "a next hop that is named is resolved"
+            );
+            let old = before
+                .backends
+                .get(&id)
+                .map(|row| way_of(before, row.state()));
+            let new = after
+                .backends
+                .get(&id)
+                .map(|row| way_of(after, row.state()));
+            assert!(
+                Some(way) == old || Some(way) == new,
+                "a backend has its old way or its new one"
+            );
             let (index, bit) = filter_place(address.ip()).unwrap();
-            assert!(tables.filter[index as usize] & bit != 0, "the filter lets a backend's packets in");
+            assert!(
+                tables.filter[index as usize] & bit != 0,
+                "the filter lets a backend's packets in"
+            );
         }
         for service in tables.owners().filter_map(|(_, service, _)| service) {
             let (index, bit) = filter_place(service.address.ip()).unwrap();
-            assert!(tables.filter[index as usize] & bit != 0, "the filter lets a service's packets in");
+            assert!(
+                tables.filter[index as usize] & bit != 0,
+                "the filter lets a service's packets in"
+            );
         }
-        let highest = tables.interfaces.keys().next_back().map_or(0, |slot| slot.get().into());
+        let highest = tables
+            .interfaces
+            .keys()
+            .next_back()
+            .map_or(0, |slot| slot.get().into());
         let rising = tables.config == before.config;
         assert!(rising || tables.config.interfaces >= highest);
     }
@@ -319,25 +465,44 @@ impl World {
             assert_eq!(backend_address(backend), flow.address);
             assert_eq!(backend.state().generation, flow.generation);
             assert!(backend.state().flags & BackendState::IN_USE != 0);
-            assert_eq!(service_address(&tables.services[&flow.service]), Some(flow.service_address));
+            assert_eq!(
+                service_address(&tables.services[&flow.service]),
+                Some(flow.service_address)
+            );
             if let Some((slot, name)) = &flow.slot
                 && let Some(owner) = self.interface_at(*slot)
             {
-                assert_eq!(owner, *name, "a row of an interface is not another's while flows refer to it");
+                assert_eq!(
+                    owner, *name,
+                    "a row of an interface is not another's while flows refer to it"
+                );
             }
         }
     }
 }
 
 fn way_of(tables: &Tables, state: BackendState) -> Way {
-    NextHopId::new(state.next_hop).and_then(|id| tables.next_hops.get(&id)).map(|row| row.way()).unwrap_or_default()
+    NextHopId::new(state.next_hop)
+        .and_then(|id| tables.next_hops.get(&id))
+        .map(|row| row.way())
+        .unwrap_or_default()
 }
 
 fn check_slot(tables: &Tables, slot: Slot) {
     let id = BackendId::new(slot.backend).expect("a slot in force was filled");
-    let state = tables.backends.get(&id).expect("a slot names a row").state();
-    assert_eq!(state.generation, slot.generation, "a slot names its own tenant");
-    assert!(state.flags & BackendState::IN_USE != 0, "a slot names a row with a tenant");
+    let state = tables
+        .backends
+        .get(&id)
+        .expect("a slot names a row")
+        .state();
+    assert_eq!(
+        state.generation, slot.generation,
+        "a slot names its own tenant"
+    );
+    assert!(
+        state.flags & BackendState::IN_USE != 0,
+        "a slot names a row with a tenant"
+    );
 }
 
 /// The maps hold exactly what is desired.
@@ -346,16 +511,25 @@ fn check_result(desired: &Desired, tables: &Tables) {
     for (address, service) in &desired.services {
         keys.insert(address.key());
         keys.extend(address.markers());
-        let (_, row) = tables.service_in_force(*address).expect("a wanted service is in force");
+        let (_, row) = tables
+            .service_in_force(*address)
+            .expect("a wanted service is in force");
         let rotation: Vec<_> = desired.rotation(service).to_vec();
         assert_eq!(tables.rotation(row), rotation);
         assert_eq!(row.range().length as usize, rotation.len());
     }
     assert_eq!(tables.keys.keys().copied().collect::<BTreeSet<_>>(), keys);
-    let accepting: BTreeSet<_> =
-        desired.services.values().flat_map(|service| desired.rotation(service)).copied().collect();
+    let accepting: BTreeSet<_> = desired
+        .services
+        .values()
+        .flat_map(|service| desired.rotation(service))
+        .copied()
+        .collect();
     for (_, address, state) in tables.tenants() {
-        assert_eq!(state.flags & BackendState::ACCEPTS != 0, accepting.contains(&address));
+        assert_eq!(
+            state.flags & BackendState::ACCEPTS != 0,
+            accepting.contains(&address)
+        );
         match desired.hops.get(&address.ip()) {
             Some(Hop::Known { key, mac }) if desired.interfaces.contains_key(&key.interface) => {
                 let way = way_of(tables, state);
@@ -370,15 +544,27 @@ fn check_result(desired: &Desired, tables: &Tables) {
     }
     let tenants: BTreeSet<_> = tables.tenants().map(|(_, address, _)| address).collect();
     assert!(desired.backends.is_subset(&tenants));
-    for interface in desired.interfaces.values().filter(|interface| interface.ifindex != 0) {
-        assert!(tables.devices.values().any(|device| *device == interface.ifindex));
+    for interface in desired
+        .interfaces
+        .values()
+        .filter(|interface| interface.ifindex != 0)
+    {
+        assert!(
+            tables
+                .devices
+                .values()
+                .any(|device| *device == interface.ifindex)
+        );
     }
 }
 
 /// A backend or service that lives on keeps its id and generation.
 fn check_identities(desired: &Desired, before: &Tables, after: &Tables) {
     let ids = |tables: &Tables| -> BTreeMap<_, _> {
-        tables.tenants().map(|(id, address, state)| (address, (id, state.generation))).collect()
+        tables
+            .tenants()
+            .map(|(id, address, state)| (address, (id, state.generation)))
+            .collect()
     };
     let (old, new) = (ids(before), ids(after));
     for address in &desired.backends {

@@ -26,14 +26,20 @@ impl<'a> Planner<'a> {
         let mut taken = BTreeSet::new();
         for (id, service, _) in self.tables.owners() {
             taken.insert(id);
-            let Some(service) = service.filter(|service| self.desired.services.contains_key(service)) else { continue };
+            let Some(service) =
+                service.filter(|service| self.desired.services.contains_key(service))
+            else {
+                continue;
+            };
             let named = self.tables.keys.get(&service.key()) == Some(&id.get());
             let place = ids.entry(service).or_insert(id);
             if named {
                 *place = id;
             }
         }
-        let mut free = (1..MAX_SERVICES).filter_map(ServiceId::new).filter(|id| !taken.contains(id));
+        let mut free = (1..MAX_SERVICES)
+            .filter_map(ServiceId::new)
+            .filter(|id| !taken.contains(id));
         for service in self.desired.services.keys() {
             if ids.contains_key(service) {
                 continue;
@@ -53,11 +59,17 @@ impl<'a> Planner<'a> {
         let desired: &'a Desired = self.desired;
         let ranges = self.raise_slots(services, backends);
         for (address, id) in services {
-            let Some(service) = desired.services.get(address) else { continue };
+            let Some(service) = desired.services.get(address) else {
+                continue;
+            };
             let before = self.tables.services.get(id).copied().unwrap_or_default();
             let is_new = before.in_use == 0;
             let range = ranges.get(&group(service)).copied().flatten();
-            let range = range.unwrap_or(if is_new { SlotRange::default() } else { before.range() });
+            let range = range.unwrap_or(if is_new {
+                SlotRange::default()
+            } else {
+                before.range()
+            });
             let row = ServiceRow {
                 slots: range.pack(),
                 vip: address_bytes(address.address.ip()),
@@ -75,7 +87,12 @@ impl<'a> Planner<'a> {
             if row == before {
                 continue;
             }
-            if row == (ServiceRow { slots: row.slots, ..before }) {
+            if row
+                == (ServiceRow {
+                    slots: row.slots,
+                    ..before
+                })
+            {
                 self.emit(Change::ServiceSlots { id: *id, range });
             } else {
                 self.emit(Change::Service { id: *id, row });
@@ -94,16 +111,35 @@ impl<'a> Planner<'a> {
         let mut slots: BTreeMap<Group<'a>, Vec<Slot>> = BTreeMap::new();
         let mut ranges: BTreeMap<Group<'a>, Option<SlotRange>> = BTreeMap::new();
         for (address, id) in services {
-            let Some(service) = desired.services.get(address) else { continue };
-            let wanted = slots.entry(group(service)).or_insert_with(|| self.slots_of(service, backends));
-            let range = self.tables.services.get(id).map(ServiceRow::range).unwrap_or_default();
+            let Some(service) = desired.services.get(address) else {
+                continue;
+            };
+            let wanted = slots
+                .entry(group(service))
+                .or_insert_with(|| self.slots_of(service, backends));
+            let range = self
+                .tables
+                .services
+                .get(id)
+                .map(ServiceRow::range)
+                .unwrap_or_default();
             let place = ranges.entry(group(service)).or_insert(None);
             let named = wanted.len() == range.length as usize;
-            if place.is_none() && named && self.tables.slots.words(range).eq(wanted.iter().map(|slot| slot.pack())) {
+            if place.is_none()
+                && named
+                && self
+                    .tables
+                    .slots
+                    .words(range)
+                    .eq(wanted.iter().map(|slot| slot.pack()))
+            {
                 *place = Some(range);
             }
         }
-        let resting = self.book.resting_ranges(self.now).chain(self.tables.ranges());
+        let resting = self
+            .book
+            .resting_ranges(self.now)
+            .chain(self.tables.ranges());
         let mut arena = Arena::new(resting.map(SlotRange::unpack));
         for (group, slots) in slots {
             if ranges.get(&group).is_some_and(Option::is_some) {
@@ -114,18 +150,25 @@ impl<'a> Planner<'a> {
                 _ if length == 0 => SlotRange::default(),
                 Ok(range) => range,
                 Err(room) => {
-                    let first = desired.services.iter().find(|(_, service)| self::group(service) == group);
-                    self.refused.extend(first.map(|(service, _)| Refusal::ArenaFull {
-                        service: *service,
-                        wanted: length,
-                        free: room.free,
-                        longest: room.longest,
-                    }));
+                    let first = desired
+                        .services
+                        .iter()
+                        .find(|(_, service)| self::group(service) == group);
+                    self.refused
+                        .extend(first.map(|(service, _)| Refusal::ArenaFull {
+                            service: *service,
+                            wanted: length,
+                            free: room.free,
+                            longest: room.longest,
+                        }));
                     continue;
                 }
             };
             if length != 0 {
-                self.emit(Change::Slots { offset: range.offset, slots });
+                self.emit(Change::Slots {
+                    offset: range.offset,
+                    slots,
+                });
             }
             ranges.insert(group, Some(range));
         }
@@ -139,14 +182,21 @@ impl<'a> Planner<'a> {
             .filter_map(|address| {
                 let id = backends.get(address)?;
                 let state = self.tables.backends.get(id)?.state();
-                Some(Slot { backend: id.get(), generation: state.generation })
+                Some(Slot {
+                    backend: id.get(),
+                    generation: state.generation,
+                })
             })
             .collect()
     }
 
     /// Leads packets to the services, then marks their addresses as VIPs.
     pub(super) fn raise_keys(&mut self, services: &ServiceIds) {
-        for (key, value) in services.iter().map(|(service, id)| (service.key(), id.get())).chain(markers(services)) {
+        for (key, value) in services
+            .iter()
+            .map(|(service, id)| (service.key(), id.get()))
+            .chain(markers(services))
+        {
             if self.tables.keys.get(&key) != Some(&value) {
                 self.emit(Change::Key { key, value });
             }
@@ -172,17 +222,40 @@ impl<'a> Planner<'a> {
     /// Takes the slots of removed services away and clears the rows that have rested; their generations stay.
     pub(super) fn lower_services(&mut self, services: &ServiceIds) {
         let living: BTreeSet<_> = services.values().copied().collect();
-        let retired: BTreeSet<_> =
-            self.tables.owners().map(|(id, ..)| id).filter(|id| !living.contains(id)).collect();
+        let retired: BTreeSet<_> = self
+            .tables
+            .owners()
+            .map(|(id, ..)| id)
+            .filter(|id| !living.contains(id))
+            .collect();
         for id in &retired {
-            if self.tables.services.get(id).is_some_and(|row| row.slots != 0) {
-                self.emit(Change::ServiceSlots { id: *id, range: SlotRange::default() });
+            if self
+                .tables
+                .services
+                .get(id)
+                .is_some_and(|row| row.slots != 0)
+            {
+                self.emit(Change::ServiceSlots {
+                    id: *id,
+                    range: SlotRange::default(),
+                });
             }
         }
-        self.book.rest_ranges(&self.before.ranges(), &self.tables.ranges(), self.now);
+        self.book
+            .rest_ranges(&self.before.ranges(), &self.tables.ranges(), self.now);
         for id in self.book.rest_services(&retired, self.now) {
-            let generation = self.tables.services.get(&id).map_or(0, |row| row.generation);
-            self.emit(Change::Service { id, row: ServiceRow { generation, ..ServiceRow::default() } });
+            let generation = self
+                .tables
+                .services
+                .get(&id)
+                .map_or(0, |row| row.generation);
+            self.emit(Change::Service {
+                id,
+                row: ServiceRow {
+                    generation,
+                    ..ServiceRow::default()
+                },
+            });
         }
     }
 }
@@ -192,5 +265,8 @@ fn group(service: &Service) -> Group<'_> {
 }
 
 fn markers(services: &ServiceIds) -> impl Iterator<Item = (ServiceKey, u32)> {
-    services.keys().flat_map(|service| service.markers()).map(|key| (key, ServiceKey::VIP_MARKER))
+    services
+        .keys()
+        .flat_map(|service| service.markers())
+        .map(|key| (key, ServiceKey::VIP_MARKER))
 }

@@ -7,8 +7,9 @@ use std::{
 
 use lb_common::{
     abi::{
-        BackendId, BackendRow, ConfigRow, FILTER_WORDS, InterfaceRow, InterfaceSlot, MAX_SLOTS, NextHopId, NextHopRow,
-        Protocol, ServiceId, ServiceKey, ServiceRow, address_bytes, address_from_bytes,
+        BackendId, BackendRow, ConfigRow, FILTER_WORDS, InterfaceRow, InterfaceSlot, MAX_SLOTS,
+        NextHopId, NextHopRow, Protocol, ServiceId, ServiceKey, ServiceRow, address_bytes,
+        address_from_bytes,
         word::{BackendState, Slot, SlotRange},
     },
     filter,
@@ -83,15 +84,28 @@ impl Tables {
         match *change {
             Change::Config(row) => self.config = row,
             Change::Interface { slot, row } => put(&mut self.interfaces, slot, row),
-            Change::Device { slot, ifindex: Some(ifindex) } => {
+            Change::Device {
+                slot,
+                ifindex: Some(ifindex),
+            } => {
                 self.devices.insert(slot, ifindex);
             }
-            Change::Device { slot, ifindex: None } => {
+            Change::Device {
+                slot,
+                ifindex: None,
+            } => {
                 self.devices.remove(&slot);
             }
             Change::NextHop { id, way } => {
                 let row = self.next_hops.get(&id).copied().unwrap_or_default();
-                put(&mut self.next_hops, id, NextHopRow { way: way.pack(), ..row });
+                put(
+                    &mut self.next_hops,
+                    id,
+                    NextHopRow {
+                        way: way.pack(),
+                        ..row
+                    },
+                );
             }
             Change::ClearBackendCounters(_) | Change::ClearServiceCounters(_) => {}
             Change::Backend { id, address, state } => {
@@ -105,18 +119,34 @@ impl Tables {
             }
             Change::BackendState { id, state } => {
                 let row = self.backends.get(&id).copied().unwrap_or_default();
-                put(&mut self.backends, id, BackendRow { state: state.pack(), ..row });
+                put(
+                    &mut self.backends,
+                    id,
+                    BackendRow {
+                        state: state.pack(),
+                        ..row
+                    },
+                );
             }
             Change::Filter { index, bits } => {
                 if let Some(word) = self.filter.get_mut(index as usize) {
                     *word = bits;
                 }
             }
-            Change::Slots { offset, ref slots } => self.slots.fill(offset, slots.iter().map(|slot| slot.pack())),
+            Change::Slots { offset, ref slots } => self
+                .slots
+                .fill(offset, slots.iter().map(|slot| slot.pack())),
             Change::Service { id, row } => put(&mut self.services, id, row),
             Change::ServiceSlots { id, range } => {
                 let row = self.services.get(&id).copied().unwrap_or_default();
-                put(&mut self.services, id, ServiceRow { slots: range.pack(), ..row });
+                put(
+                    &mut self.services,
+                    id,
+                    ServiceRow {
+                        slots: range.pack(),
+                        ..row
+                    },
+                );
             }
             Change::Key { key, value } => {
                 self.keys.insert(key, value);
@@ -159,7 +189,8 @@ impl Tables {
                 let slot = Slot::unpack(word);
                 let backend = self.backends.get(&BackendId::new(slot.backend)?)?;
                 let state = backend.state();
-                let takes = state.generation == slot.generation && state.flags & BackendState::ACCEPTS != 0;
+                let takes =
+                    state.generation == slot.generation && state.flags & BackendState::ACCEPTS != 0;
                 takes.then(|| backend_address(backend))
             })
             .collect()
@@ -169,7 +200,9 @@ impl Tables {
     #[must_use]
     pub fn ranges(&self) -> BTreeSet<u64> {
         let used = self.services.values().filter(|row| row.in_use != 0);
-        used.filter(|row| row.range().length != 0).map(|row| row.slots).collect()
+        used.filter(|row| row.range().length != 0)
+            .map(|row| row.slots)
+            .collect()
     }
 }
 
@@ -185,7 +218,10 @@ fn put<K: Ord, V: Default + PartialEq>(table: &mut BTreeMap<K, V>, id: K, row: V
 /// The tenant of a row of `BACKENDS`.
 #[must_use]
 pub(crate) fn backend_address(row: &BackendRow) -> SocketAddr {
-    SocketAddr::new(address_from_bytes(row.address), u16::from_be_bytes(row.port_be))
+    SocketAddr::new(
+        address_from_bytes(row.address),
+        u16::from_be_bytes(row.port_be),
+    )
 }
 
 /// The owner of a row of `SERVICES`; `None` where the protocol is none.
@@ -205,7 +241,11 @@ impl ServiceAddress {
     #[must_use]
     pub fn key(self) -> ServiceKey {
         let port_be = self.address.port().to_be_bytes();
-        ServiceKey::new(address_bytes(self.address.ip()), port_be, self.protocol as u8)
+        ServiceKey::new(
+            address_bytes(self.address.ip()),
+            port_be,
+            self.protocol as u8,
+        )
     }
 
     /// The keys that mark its address as a VIP.
@@ -214,7 +254,10 @@ impl ServiceAddress {
         /// IP protocol number of ICMP.
         const ICMP: u8 = 1;
         let vip = address_bytes(self.address.ip());
-        [ServiceKey::new(vip, [0; 2], ICMP), ServiceKey::new(vip, [0; 2], self.protocol as u8)]
+        [
+            ServiceKey::new(vip, [0; 2], ICMP),
+            ServiceKey::new(vip, [0; 2], self.protocol as u8),
+        ]
     }
 }
 

@@ -7,12 +7,15 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendId, InterfaceRow, InterfaceSlot, MAX_BACKENDS, MAX_SLOTS, Mode, NextHopId, Protocol, Scheduler, ServiceId,
-    ServiceRow,
+    BackendId, InterfaceRow, InterfaceSlot, MAX_BACKENDS, MAX_SLOTS, Mode, NextHopId, Protocol,
+    Scheduler, ServiceId, ServiceRow,
     word::{BackendState, SlotRange, Way},
 };
 
-use super::{Actual, Change, Desired, GRACE, Hop, HopKey, Interface, References, Refusal, Service, ServiceAddress, plan};
+use super::{
+    Actual, Change, Desired, GRACE, Hop, HopKey, Interface, References, Refusal, Service,
+    ServiceAddress, plan,
+};
 
 fn backend(number: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
@@ -20,25 +23,51 @@ fn backend(number: u16) -> SocketAddr {
 }
 
 fn www() -> ServiceAddress {
-    ServiceAddress { address: SocketAddr::from(([192, 0, 2, 10], 80)), protocol: Protocol::Tcp }
+    ServiceAddress {
+        address: SocketAddr::from(([192, 0, 2, 10], 80)),
+        protocol: Protocol::Tcp,
+    }
 }
 
 fn service(pool: &str) -> Service {
-    Service { mode: Mode::Nat, scheduler: Scheduler::RoundRobin, pool: pool.to_owned() }
+    Service {
+        mode: Mode::Nat,
+        scheduler: Scheduler::RoundRobin,
+        pool: pool.to_owned(),
+    }
 }
 
 fn interface(ifindex: u32) -> Interface {
-    Interface { ifindex, mac: [2, 0, 0, 0, 0, 1], ipv4: None }
+    Interface {
+        ifindex,
+        mac: [2, 0, 0, 0, 0, 1],
+        ipv4: None,
+    }
 }
 
 fn on_link(number: u16, mac: u8) -> (IpAddr, Hop) {
-    let key = HopKey { interface: "eth0".to_owned(), address: backend(number).ip() };
-    (backend(number).ip(), Hop::Known { key, mac: [2, 0, 0, 0, 1, mac] })
+    let key = HopKey {
+        interface: "eth0".to_owned(),
+        address: backend(number).ip(),
+    };
+    (
+        backend(number).ip(),
+        Hop::Known {
+            key,
+            mac: [2, 0, 0, 0, 1, mac],
+        },
+    )
 }
 
 fn through(gateway: u8, mac: u8) -> Hop {
-    let key = HopKey { interface: "eth0".to_owned(), address: IpAddr::from([10, 0, 0, gateway]) };
-    Hop::Known { key, mac: [2, 0, 0, 0, 2, mac] }
+    let key = HopKey {
+        interface: "eth0".to_owned(),
+        address: IpAddr::from([10, 0, 0, gateway]),
+    };
+    Hop::Known {
+        key,
+        mac: [2, 0, 0, 0, 2, mac],
+    }
 }
 
 /// One service over backends 1 to `count`, all up and on-link.
@@ -62,7 +91,10 @@ struct Balancer {
 
 impl Balancer {
     fn new() -> Self {
-        Self { actual: Actual::default(), now: Instant::now() }
+        Self {
+            actual: Actual::default(),
+            now: Instant::now(),
+        }
     }
 
     /// Plans and applies; gives the changes.
@@ -104,7 +136,11 @@ impl Balancer {
     }
 
     fn row(&self, address: SocketAddr) -> Option<(BackendId, BackendState)> {
-        self.actual.tables.tenants().find(|(_, tenant, _)| *tenant == address).map(|(id, _, state)| (id, state))
+        self.actual
+            .tables
+            .tenants()
+            .find(|(_, tenant, _)| *tenant == address)
+            .map(|(id, _, state)| (id, state))
     }
 
     fn rotation(&self) -> Vec<SocketAddr> {
@@ -114,7 +150,9 @@ impl Balancer {
 
     fn way(&self, address: SocketAddr) -> Way {
         let (_, state) = self.row(address).unwrap();
-        NextHopId::new(state.next_hop).map(|id| self.actual.tables.next_hops[&id].way()).unwrap_or_default()
+        NextHopId::new(state.next_hop)
+            .map(|id| self.actual.tables.next_hops[&id].way())
+            .unwrap_or_default()
     }
 }
 
@@ -139,8 +177,17 @@ fn a_cold_start_builds_from_the_bottom_up() {
         .collect();
     let mut order = kinds.clone();
     order.dedup();
-    let expected =
-        ["interface", "device", "config", "filter", "next hop", "backend", "slots", "service", "key"];
+    let expected = [
+        "interface",
+        "device",
+        "config",
+        "filter",
+        "next hop",
+        "backend",
+        "slots",
+        "service",
+        "key",
+    ];
     assert_eq!(order, expected);
     assert_eq!(balancer.rotation(), [backend(1), backend(2)]);
     assert_eq!(balancer.reconcile(&desired(2)), []);
@@ -152,11 +199,25 @@ fn a_backend_that_fails_is_stopped_before_its_slots_change_and_keeps_its_id() {
     balancer.reconcile(&desired(3));
     let before = balancer.row(backend(2)).unwrap();
     let mut wanted = desired(3);
-    wanted.pools.insert("web".to_owned(), vec![backend(1), backend(3)]);
+    wanted
+        .pools
+        .insert("web".to_owned(), vec![backend(1), backend(3)]);
     let changes = balancer.reconcile(&wanted);
-    let stopped = BackendState { flags: BackendState::IN_USE, ..before.1 };
-    assert_eq!(changes[0], Change::BackendState { id: before.0, state: stopped });
-    assert!(matches!(changes[1], Change::Slots { .. }) && matches!(changes[2], Change::ServiceSlots { .. }));
+    let stopped = BackendState {
+        flags: BackendState::IN_USE,
+        ..before.1
+    };
+    assert_eq!(
+        changes[0],
+        Change::BackendState {
+            id: before.0,
+            state: stopped
+        }
+    );
+    assert!(
+        matches!(changes[1], Change::Slots { .. })
+            && matches!(changes[2], Change::ServiceSlots { .. })
+    );
     assert_eq!(changes.len(), 3);
     assert_eq!(balancer.rotation(), [backend(1), backend(3)]);
     balancer.reconcile(&desired(3));
@@ -165,7 +226,10 @@ fn a_backend_that_fails_is_stopped_before_its_slots_change_and_keeps_its_id() {
 
 #[test]
 fn a_backend_up_in_one_pool_and_down_in_another_still_accepts() {
-    let other = ServiceAddress { address: SocketAddr::from(([192, 0, 2, 11], 80)), protocol: Protocol::Tcp };
+    let other = ServiceAddress {
+        address: SocketAddr::from(([192, 0, 2, 11], 80)),
+        protocol: Protocol::Tcp,
+    };
     let mut wanted = desired(2);
     wanted.services.insert(other, service("strict"));
     wanted.pools.insert("strict".to_owned(), vec![backend(1)]);
@@ -183,7 +247,10 @@ fn a_removed_backend_keeps_its_row_while_flows_refer_to_it() {
     balancer.reconcile(&desired(2));
     let (id, state) = balancer.row(backend(2)).unwrap();
     balancer.reconcile(&desired(1));
-    let retired = BackendState { flags: BackendState::IN_USE, ..state };
+    let retired = BackendState {
+        flags: BackendState::IN_USE,
+        ..state
+    };
     for _ in 0..5 {
         balancer.wait(GRACE);
         balancer.scan(&[id]);
@@ -203,7 +270,11 @@ fn one_clean_scan_is_not_enough() {
     balancer.reconcile(&desired(1));
     balancer.scan(&[]);
     balancer.wait(GRACE * 3);
-    assert_eq!(balancer.reconcile(&desired(1)), [], "time alone frees nothing");
+    assert_eq!(
+        balancer.reconcile(&desired(1)),
+        [],
+        "time alone frees nothing"
+    );
     balancer.wait(GRACE / 2);
     assert!(balancer.row(backend(2)).is_some());
 }
@@ -217,11 +288,16 @@ fn a_new_tenant_has_a_new_generation_and_counters_of_its_own() {
     balancer.settle(&desired(1));
     let mut wanted = desired(1);
     wanted.backends.insert(backend(7));
-    wanted.pools.insert("web".to_owned(), vec![backend(1), backend(7)]);
+    wanted
+        .pools
+        .insert("web".to_owned(), vec![backend(1), backend(7)]);
     let changes = balancer.reconcile(&wanted);
     let (new_id, new) = balancer.row(backend(7)).unwrap();
     assert_eq!((new_id, new.generation), (id, old.generation + 1));
-    let clear = changes.iter().position(|change| *change == Change::ClearBackendCounters(id)).unwrap();
+    let clear = changes
+        .iter()
+        .position(|change| *change == Change::ClearBackendCounters(id))
+        .unwrap();
     assert!(matches!(changes[clear + 1], Change::Backend { .. }));
 }
 
@@ -250,7 +326,10 @@ fn a_removed_service_loses_its_keys_at_once_and_its_row_after_its_flows() {
     assert!(balancer.actual.tables.keys.is_empty());
     let row = balancer.actual.tables.services[&id];
     assert_eq!((row.in_use, row.slots), (1, 0));
-    assert!(balancer.actual.tables.filter.iter().any(|word| *word != 0), "its flows still pass the filter");
+    assert!(
+        balancer.actual.tables.filter.iter().any(|word| *word != 0),
+        "its flows still pass the filter"
+    );
     balancer.settle(&wanted);
     let row = balancer.actual.tables.services[&id];
     assert_eq!((row.in_use, row.generation), (0, 1));
@@ -259,7 +338,10 @@ fn a_removed_service_loses_its_keys_at_once_and_its_row_after_its_flows() {
 
 #[test]
 fn services_of_one_pool_share_their_slots() {
-    let other = ServiceAddress { protocol: Protocol::Udp, ..www() };
+    let other = ServiceAddress {
+        protocol: Protocol::Udp,
+        ..www()
+    };
     let mut wanted = desired(3);
     wanted.services.insert(other, service("web"));
     let mut balancer = Balancer::new();
@@ -268,26 +350,42 @@ fn services_of_one_pool_share_their_slots() {
     let mut balancer = Balancer::new();
     balancer.reconcile(&desired(3));
     let changes = balancer.reconcile(&wanted);
-    assert!(!changes.iter().any(|change| matches!(change, Change::Slots { .. })), "a range that fits is shared");
+    assert!(
+        !changes
+            .iter()
+            .any(|change| matches!(change, Change::Slots { .. })),
+        "a range that fits is shared"
+    );
 }
 
 #[test]
 fn a_new_mac_is_one_word_and_a_new_gateway_another_row() {
     let mut balancer = Balancer::new();
     let mut wanted = desired(2);
-    wanted.hops = (1..=2).map(|number| (backend(number).ip(), through(250, 1))).collect();
+    wanted.hops = (1..=2)
+        .map(|number| (backend(number).ip(), through(250, 1)))
+        .collect();
     balancer.reconcile(&wanted);
     let before = balancer.row(backend(1)).unwrap().1.next_hop;
-    assert_eq!(balancer.row(backend(2)).unwrap().1.next_hop, before, "one gateway, one row");
+    assert_eq!(
+        balancer.row(backend(2)).unwrap().1.next_hop,
+        before,
+        "one gateway, one row"
+    );
 
-    wanted.hops = (1..=2).map(|number| (backend(number).ip(), through(250, 9))).collect();
+    wanted.hops = (1..=2)
+        .map(|number| (backend(number).ip(), through(250, 9)))
+        .collect();
     let changes = balancer.reconcile(&wanted);
     assert!(matches!(changes[..], [Change::NextHop { .. }]));
     assert_eq!(balancer.way(backend(2)).mac, [2, 0, 0, 0, 2, 9]);
 
     wanted.hops.insert(backend(1).ip(), through(251, 5));
     let changes = balancer.reconcile(&wanted);
-    assert!(matches!(changes[..], [Change::NextHop { .. }, Change::BackendState { .. }]));
+    assert!(matches!(
+        changes[..],
+        [Change::NextHop { .. }, Change::BackendState { .. }]
+    ));
     assert_eq!(balancer.way(backend(1)).mac, [2, 0, 0, 0, 2, 5]);
     assert_eq!(balancer.way(backend(2)).mac, [2, 0, 0, 0, 2, 9]);
 }
@@ -303,7 +401,10 @@ fn a_next_hop_that_nothing_names_rests_before_its_row_is_cleared() {
     assert_eq!(balancer.reconcile(&wanted), []);
     assert_eq!(balancer.actual.book.next_wake(), Some(balancer.now + GRACE));
     balancer.wait(GRACE);
-    let cleared = Change::NextHop { id: NextHopId::new(old).unwrap(), way: Way::default() };
+    let cleared = Change::NextHop {
+        id: NextHopId::new(old).unwrap(),
+        way: Way::default(),
+    };
     assert_eq!(balancer.reconcile(&wanted), [cleared]);
 }
 
@@ -338,7 +439,9 @@ fn after_a_start_nothing_changes_where_nothing_changed() {
 fn after_a_start_a_row_is_not_rewritten_under_a_backend_that_stays() {
     let mut balancer = Balancer::new();
     let mut wanted = desired(2);
-    wanted.hops = (1..=2).map(|number| (backend(number).ip(), through(250, 1))).collect();
+    wanted.hops = (1..=2)
+        .map(|number| (backend(number).ip(), through(250, 1)))
+        .collect();
     balancer.reconcile(&wanted);
     balancer.actual.book = super::Book::default();
     // While the agent was away one backend moved behind another gateway, and the first gateway changed its MAC.
@@ -351,9 +454,16 @@ fn after_a_start_a_row_is_not_rewritten_under_a_backend_that_stays() {
         tables.apply(change);
         let seen: Vec<_> = tables
             .tenants()
-            .map(|(_, _, state)| tables.next_hops[&NextHopId::new(state.next_hop).unwrap()].way().mac[5])
+            .map(|(_, _, state)| {
+                tables.next_hops[&NextHopId::new(state.next_hop).unwrap()]
+                    .way()
+                    .mac[5]
+            })
             .collect();
-        assert!([old.mac[5], 7].contains(&seen[0]) && [old.mac[5], 8].contains(&seen[1]), "{seen:?}");
+        assert!(
+            [old.mac[5], 7].contains(&seen[0]) && [old.mac[5], 8].contains(&seen[1]),
+            "{seen:?}"
+        );
     }
     balancer.take(planned);
     assert_eq!(balancer.way(backend(1)).mac[5], 7);
@@ -384,14 +494,20 @@ fn the_row_of_a_removed_interface_is_not_given_away_before_it_has_rested() {
     wanted.interfaces = [("eth1".to_owned(), interface(3))].into();
     wanted.hops.clear();
     balancer.reconcile(&wanted);
-    let (first, second) = (InterfaceSlot::new(1).unwrap(), InterfaceSlot::new(2).unwrap());
+    let (first, second) = (
+        InterfaceSlot::new(1).unwrap(),
+        InterfaceSlot::new(2).unwrap(),
+    );
     assert_eq!(balancer.actual.tables.devices, [(second, 3)].into());
     assert_eq!(balancer.actual.tables.interfaces[&first].ifindex, 0);
     balancer.settle(&wanted);
     assert!(!balancer.actual.tables.interfaces.contains_key(&first));
     wanted.interfaces.insert("eth2".to_owned(), interface(4));
     balancer.reconcile(&wanted);
-    assert_eq!(balancer.actual.tables.devices, [(first, 4), (second, 3)].into());
+    assert_eq!(
+        balancer.actual.tables.devices,
+        [(first, 4), (second, 3)].into()
+    );
 }
 
 #[test]
@@ -402,9 +518,15 @@ fn after_a_start_an_interface_made_anew_gets_another_row() {
     balancer.actual.book = super::Book::default();
     wanted.interfaces.insert("eth0".to_owned(), interface(9));
     balancer.reconcile(&wanted);
-    let (first, second) = (InterfaceSlot::new(1).unwrap(), InterfaceSlot::new(2).unwrap());
+    let (first, second) = (
+        InterfaceSlot::new(1).unwrap(),
+        InterfaceSlot::new(2).unwrap(),
+    );
     assert_eq!(balancer.actual.tables.devices, [(second, 9)].into());
-    assert_eq!(balancer.actual.tables.interfaces[&first].ifindex, 0, "replies that name it drop, counted");
+    assert_eq!(
+        balancer.actual.tables.interfaces[&first].ifindex, 0,
+        "replies that name it drop, counted"
+    );
     assert_eq!(balancer.way(backend(1)).interface, 2);
 }
 
@@ -418,15 +540,30 @@ fn drift_is_repaired() {
     tables.keys.clear();
     tables.filter[5] = u64::MAX;
     tables.next_hops.values_mut().for_each(|row| row.way ^= 1);
-    tables.interfaces.insert(InterfaceSlot::new(1).unwrap(), InterfaceRow { ifindex: 77, ..InterfaceRow::default() });
+    tables.interfaces.insert(
+        InterfaceSlot::new(1).unwrap(),
+        InterfaceRow {
+            ifindex: 77,
+            ..InterfaceRow::default()
+        },
+    );
     tables.slots.fill(0, [0, 0, 0]);
     tables.services.values_mut().for_each(|row| row.mode = 9);
     balancer.reconcile(&wanted);
     assert_eq!(balancer.rotation(), [backend(1), backend(2), backend(3)]);
     let tables = &mut balancer.actual.tables;
-    assert_eq!((&tables.keys, &tables.filter, &tables.next_hops), (&good.keys, &good.filter, &good.next_hops));
-    assert_eq!((&tables.interfaces, &tables.devices), (&good.interfaces, &good.devices));
-    tables.services.values_mut().for_each(|row| row.slots = u64::MAX);
+    assert_eq!(
+        (&tables.keys, &tables.filter, &tables.next_hops),
+        (&good.keys, &good.filter, &good.next_hops)
+    );
+    assert_eq!(
+        (&tables.interfaces, &tables.devices),
+        (&good.interfaces, &good.devices)
+    );
+    tables
+        .services
+        .values_mut()
+        .for_each(|row| row.slots = u64::MAX);
     balancer.reconcile(&wanted);
     assert_eq!(balancer.rotation().len(), 3);
 }
@@ -437,18 +574,45 @@ fn a_full_arena_keeps_the_last_good_slots_and_says_why() {
     balancer.reconcile(&desired(3));
     let before = balancer.actual.tables.ranges();
     // Another service takes all that is left but two slots, and is removed.
-    let hog = SlotRange { offset: 3, length: MAX_SLOTS - 5 };
-    let row = ServiceRow { slots: hog.pack(), protocol: 17, in_use: 1, generation: 1, ..ServiceRow::default() };
-    balancer.actual.tables.services.insert(ServiceId::new(9).unwrap(), row);
+    let hog = SlotRange {
+        offset: 3,
+        length: MAX_SLOTS - 5,
+    };
+    let row = ServiceRow {
+        slots: hog.pack(),
+        protocol: 17,
+        in_use: 1,
+        generation: 1,
+        ..ServiceRow::default()
+    };
+    balancer
+        .actual
+        .tables
+        .services
+        .insert(ServiceId::new(9).unwrap(), row);
     let planned = plan(&desired(4), &balancer.actual, balancer.now);
-    let full = Refusal::ArenaFull { service: www(), wanted: 4, free: 2, longest: 2 };
+    let full = Refusal::ArenaFull {
+        service: www(),
+        wanted: 4,
+        free: 2,
+        longest: 2,
+    };
     assert_eq!(planned.refused, [full]);
-    assert!(planned.refused[0].to_string().contains("old slots stay in force"));
+    assert!(
+        planned.refused[0]
+            .to_string()
+            .contains("old slots stay in force")
+    );
     balancer.take(planned);
     assert_eq!(balancer.actual.tables.ranges(), before);
     assert_eq!(balancer.rotation().len(), 3);
     // Its slots rest, then there is room.
-    assert_eq!(plan(&desired(4), &balancer.actual, balancer.now).refused.len(), 1);
+    assert_eq!(
+        plan(&desired(4), &balancer.actual, balancer.now)
+            .refused
+            .len(),
+        1
+    );
     balancer.wait(GRACE);
     balancer.reconcile(&desired(4));
     assert_eq!(balancer.rotation().len(), 4);

@@ -69,7 +69,7 @@ const KNOWN: [(u32, &str, Option<f64>, Option<f64>); 4] = [
 /// Flows that clients who are not ours would have.
 const FOREIGN_FLOWS: u32 = 10_000;
 /// Keys of the calibration's table, more than the first caches hold.
-const LOOKUP_KEYS: u32 = 10_000;
+const LOOKUP_KEYS: u32 = 512;
 /// Flows that a flood finds.
 const FLOODED_FLOWS: u32 = 100_000;
 /// Both transports, by the names they have in a row's.

@@ -78,7 +78,7 @@ pub fn measure(
             continue;
         }
         match measure_shape(object, arms, effort, |pass| {
-            progress(&format!("{name}: {pass}"))
+            progress(&format!("{name}: {pass}"));
         }) {
             Ok(stage) => found.rows.extend(
                 stage

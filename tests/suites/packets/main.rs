@@ -10,7 +10,9 @@ use lb_common::{
     flow::State,
 };
 use lb_tests::{
-    frames::{DEFAULT_SOURCE, ETHERTYPE_IPV6, Frame, Icmp, Ipv4, Mac, TcpFlags, Transport, UdpChecksum},
+    frames::{
+        DEFAULT_SOURCE, ETHERTYPE_IPV6, Frame, Icmp, Ipv4, Mac, TcpFlags, Transport, UdpChecksum,
+    },
     program::{OUR_ADDRESS, OUR_MAC, Program, TICKS_PER_SECOND},
 };
 use world::*;
@@ -28,7 +30,12 @@ struct Case {
 }
 
 fn case(name: &'static str, frame: Frame, fate: Fate) -> Case {
-    Case { name, before: Vec::new(), frame, fate }
+    Case {
+        name,
+        before: Vec::new(),
+        frame,
+        fate,
+    }
 }
 
 fn run_all(cases: &[Case]) {
@@ -59,29 +66,77 @@ fn expect(program: &mut Program, what: &str, frame: &Frame, fate: &Fate) {
 fn what_is_not_ours_passes_untouched() {
     let vip = Ipv4Addr::new(192, 0, 2, 10);
     let stranger = Ipv4Addr::new(203, 0, 113, 9);
-    let ospf = Transport::Other { protocol: 89, bytes: vec![0; 24] };
+    let ospf = Transport::Other {
+        protocol: 89,
+        bytes: vec![0; 24],
+    };
     run_all(&[
-        case("ARP for the VIP", Frame::arp_request(stranger, vip), Fate::Passes),
         case(
-            "IPv6",
-            Frame::ipv6("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap(), 6, &[0; 40]),
+            "ARP for the VIP",
+            Frame::arp_request(stranger, vip),
             Fate::Passes,
         ),
-        case("IPv6's EtherType with an IPv4 header", Frame::other(ETHERTYPE_IPV6, &[0x45; 40]), Fate::Passes),
-        case("TCP to another address", syn(CLIENT, "203.0.113.1:80"), Fate::Passes),
-        case("TCP to another port of a VIP", syn(CLIENT, "192.0.2.10:22"), Fate::Passes),
-        case("UDP to a port that is served for TCP", Frame::udp(CLIENT, WEB), Fate::Passes),
-        case("ping of the host", Frame::echo_request(stranger, OUR_ADDRESS, 1, 1), Fate::Passes),
-        case("a client talks to a backend itself", syn(CLIENT, BACKEND_1), Fate::Passes),
+        case(
+            "IPv6",
+            Frame::ipv6(
+                "2001:db8::1".parse().unwrap(),
+                "2001:db8::2".parse().unwrap(),
+                6,
+                &[0; 40],
+            ),
+            Fate::Passes,
+        ),
+        case(
+            "IPv6's EtherType with an IPv4 header",
+            Frame::other(ETHERTYPE_IPV6, &[0x45; 40]),
+            Fate::Passes,
+        ),
+        case(
+            "TCP to another address",
+            syn(CLIENT, "203.0.113.1:80"),
+            Fate::Passes,
+        ),
+        case(
+            "TCP to another port of a VIP",
+            syn(CLIENT, "192.0.2.10:22"),
+            Fate::Passes,
+        ),
+        case(
+            "UDP to a port that is served for TCP",
+            Frame::udp(CLIENT, WEB),
+            Fate::Passes,
+        ),
+        case(
+            "ping of the host",
+            Frame::echo_request(stranger, OUR_ADDRESS, 1, 1),
+            Fate::Passes,
+        ),
+        case(
+            "a client talks to a backend itself",
+            syn(CLIENT, BACKEND_1),
+            Fate::Passes,
+        ),
         case(
             "a backend's answer to the host's own health check",
             Frame::tcp(BACKEND_1, "10.1.0.1:51000").flags(SYN_ACK),
             Fate::Passes,
         ),
-        case("a backend's answer to a client that talks to it itself", Frame::tcp(BACKEND_1, CLIENT), Fate::Passes),
+        case(
+            "a backend's answer to a client that talks to it itself",
+            Frame::tcp(BACKEND_1, CLIENT),
+            Fate::Passes,
+        ),
         case("a tagged frame", syn(CLIENT, WEB).vlan(7), Fate::Passes),
-        case("another protocol to a VIP", Frame::ipv4_packet(Ipv4::new(stranger, vip, ospf)), Fate::Passes),
-        case("ICMP of no concern to a VIP", Frame::icmp(stranger, vip, Icmp::new(13, [0; 4], &[0; 12])), Fate::Passes),
+        case(
+            "another protocol to a VIP",
+            Frame::ipv4_packet(Ipv4::new(stranger, vip, ospf)),
+            Fate::Passes,
+        ),
+        case(
+            "ICMP of no concern to a VIP",
+            Frame::icmp(stranger, vip, Icmp::new(13, [0; 4], &[0; 12])),
+            Fate::Passes,
+        ),
     ]);
 }
 
@@ -91,14 +146,36 @@ fn a_new_flow_goes_to_a_backend_rewritten() {
     let options = syn(CLIENT, WEB).ip(|ip| ip.options = vec![7, 7, 4, 0, 0, 0, 0, 0]);
     let data = Frame::udp(CLIENT, DNS).payload(b"a question");
     let odd = syn(CLIENT, WEB).payload(b"odd").trailer(&[0xff; 5]);
-    let no_sum = data.clone().datagram(|datagram| datagram.checksum = UdpChecksum::Absent);
+    let no_sum = data
+        .clone()
+        .datagram(|datagram| datagram.checksum = UdpChecksum::Absent);
     let other = syn("198.51.100.8:40000", WEB);
     run_all(&[
-        case("TCP", web.clone(), Fate::Leaves(to_backend(&web, 1, BACKEND_1))),
-        case("TCP behind IPv4 options", options.clone(), Fate::Leaves(to_backend(&options, 1, BACKEND_1))),
-        case("TCP with data and padding", odd.clone(), Fate::Leaves(to_backend(&odd, 1, BACKEND_1))),
-        case("UDP", data.clone(), Fate::Crosses(across_to_backend(&data, 3, BACKEND_3))),
-        case("UDP without a checksum", no_sum.clone(), Fate::Crosses(across_to_backend(&no_sum, 3, BACKEND_3))),
+        case(
+            "TCP",
+            web.clone(),
+            Fate::Leaves(to_backend(&web, 1, BACKEND_1)),
+        ),
+        case(
+            "TCP behind IPv4 options",
+            options.clone(),
+            Fate::Leaves(to_backend(&options, 1, BACKEND_1)),
+        ),
+        case(
+            "TCP with data and padding",
+            odd.clone(),
+            Fate::Leaves(to_backend(&odd, 1, BACKEND_1)),
+        ),
+        case(
+            "UDP",
+            data.clone(),
+            Fate::Crosses(across_to_backend(&data, 3, BACKEND_3)),
+        ),
+        case(
+            "UDP without a checksum",
+            no_sum.clone(),
+            Fate::Crosses(across_to_backend(&no_sum, 3, BACKEND_3)),
+        ),
         Case {
             name: "the second flow, through the other interface",
             before: vec![web],
@@ -114,13 +191,30 @@ fn a_reply_goes_to_the_client_from_the_vip() {
     let mut program = world();
     let first = syn(CLIENT, WEB).source_mac(client);
     program.run(&first).unwrap();
-    let reply = Frame::tcp(BACKEND_1, CLIENT).flags(SYN_ACK).source_mac(backend_mac(1));
-    expect(&mut program, "reply", &reply, &Fate::Leaves(to_client(&reply, WEB, client)));
+    let reply = Frame::tcp(BACKEND_1, CLIENT)
+        .flags(SYN_ACK)
+        .source_mac(backend_mac(1));
+    expect(
+        &mut program,
+        "reply",
+        &reply,
+        &Fate::Leaves(to_client(&reply, WEB, client)),
+    );
 
     let moved = Mac([0x02, 0xaa, 0, 0, 0, 8]);
     let ack = Frame::tcp(CLIENT, WEB).source_mac(moved);
-    expect(&mut program, "ack", &ack, &Fate::Leaves(to_backend(&ack, 1, BACKEND_1)));
-    expect(&mut program, "after the client's router changed", &reply, &Fate::Leaves(to_client(&reply, WEB, moved)));
+    expect(
+        &mut program,
+        "ack",
+        &ack,
+        &Fate::Leaves(to_backend(&ack, 1, BACKEND_1)),
+    );
+    expect(
+        &mut program,
+        "after the client's router changed",
+        &reply,
+        &Fate::Leaves(to_client(&reply, WEB, moved)),
+    );
 }
 
 #[test]
@@ -128,7 +222,11 @@ fn connections_rotate_and_packets_of_one_stay_together() {
     let mut program = world();
     for round in 0..6u16 {
         let from = format!("198.51.100.7:{}", 41_000 + round);
-        let (number, address) = if round % 2 == 0 { (1, BACKEND_1) } else { (2, BACKEND_2) };
+        let (number, address) = if round % 2 == 0 {
+            (1, BACKEND_1)
+        } else {
+            (2, BACKEND_2)
+        };
         for flags in [TcpFlags::SYN, TcpFlags::SYN, ACK, ACK] {
             let frame = Frame::tcp(from.as_str(), WEB).flags(flags);
             let fate = if number == 1 {
@@ -136,7 +234,12 @@ fn connections_rotate_and_packets_of_one_stay_together() {
             } else {
                 Fate::Crosses(across_to_backend(&frame, number, address))
             };
-            expect(&mut program, &format!("round {round} {flags:?}"), &frame, &fate);
+            expect(
+                &mut program,
+                &format!("round {round} {flags:?}"),
+                &frame,
+                &fate,
+            );
         }
     }
     let counters = program.service_counters(1).unwrap();
@@ -152,17 +255,30 @@ fn a_segment_from_the_middle_leaves_the_rotation_alone() {
     for port in 0..20 {
         let from = format!("198.51.100.9:{}", 50_000 + port);
         let outcome = program.run(&Frame::tcp(from.as_str(), WEB)).unwrap();
-        assert!(matches!(outcome.counted[..], ["transmit" | "redirect"]), "{outcome:?}");
+        assert!(
+            matches!(outcome.counted[..], ["transmit" | "redirect"]),
+            "{outcome:?}"
+        );
     }
     let next = syn(CLIENT, WEB);
-    expect(&mut program, "the first SYN", &next, &Fate::Leaves(to_backend(&next, 1, BACKEND_1)));
+    expect(
+        &mut program,
+        "the first SYN",
+        &next,
+        &Fate::Leaves(to_backend(&next, 1, BACKEND_1)),
+    );
 }
 
 #[test]
 fn a_port_used_again_after_the_close_is_a_new_connection() {
     let mut program = world();
     let open = syn(CLIENT, WEB);
-    expect(&mut program, "first", &open, &Fate::Leaves(to_backend(&open, 1, BACKEND_1)));
+    expect(
+        &mut program,
+        "first",
+        &open,
+        &Fate::Leaves(to_backend(&open, 1, BACKEND_1)),
+    );
     for frame in [
         Frame::tcp(BACKEND_1, CLIENT).flags(SYN_ACK),
         Frame::tcp(CLIENT, WEB),
@@ -172,23 +288,48 @@ fn a_port_used_again_after_the_close_is_a_new_connection() {
     ] {
         program.run(&frame).unwrap();
     }
-    let states: Vec<u8> = program.flows().unwrap().iter().map(|(_, entry)| entry.state()).collect();
+    let states: Vec<u8> = program
+        .flows()
+        .unwrap()
+        .iter()
+        .map(|(_, entry)| entry.state())
+        .collect();
     assert_eq!(states, [State::Closed as u8; 2]);
-    expect(&mut program, "again", &open, &Fate::Crosses(across_to_backend(&open, 2, BACKEND_2)));
-    assert_eq!(program.flows().unwrap().len(), 2, "the old entries are gone");
+    expect(
+        &mut program,
+        "again",
+        &open,
+        &Fate::Crosses(across_to_backend(&open, 2, BACKEND_2)),
+    );
+    assert_eq!(
+        program.flows().unwrap().len(),
+        2,
+        "the old entries are gone"
+    );
 }
 
 #[test]
 fn the_state_of_a_flow_stands_in_both_entries() {
     let mut program = world();
     let seen = |program: &mut Program| -> Vec<u8> {
-        program.flows().unwrap().iter().map(|(_, entry)| entry.state()).collect()
+        program
+            .flows()
+            .unwrap()
+            .iter()
+            .map(|(_, entry)| entry.state())
+            .collect()
     };
     program.run(&syn(CLIENT, WEB)).unwrap();
     assert_eq!(seen(&mut program), [State::HalfOpen as u8; 2]);
     program.run(&Frame::tcp(CLIENT, WEB)).unwrap();
-    assert_eq!(seen(&mut program), [State::HalfOpen as u8; 2], "a client alone establishes nothing");
-    program.run(&Frame::tcp(BACKEND_1, CLIENT).flags(SYN_ACK)).unwrap();
+    assert_eq!(
+        seen(&mut program),
+        [State::HalfOpen as u8; 2],
+        "a client alone establishes nothing"
+    );
+    program
+        .run(&Frame::tcp(BACKEND_1, CLIENT).flags(SYN_ACK))
+        .unwrap();
     program.run(&Frame::tcp(CLIENT, WEB)).unwrap();
     assert_eq!(seen(&mut program), [State::Established as u8; 2]);
 }
@@ -207,10 +348,20 @@ fn two_vips_one_client_port_and_one_backend_collide_and_the_second_drops() {
     let mut program = world();
     program.run(&syn(CLIENT, WEB)).unwrap();
     let second = syn(CLIENT, WEB_AGAIN);
-    expect(&mut program, "second VIP", &second, &Fate::Drops("reply_collision"));
+    expect(
+        &mut program,
+        "second VIP",
+        &second,
+        &Fate::Drops("reply_collision"),
+    );
     let reset = Frame::tcp(CLIENT, WEB).flags(TcpFlags::RST);
     program.run(&reset).unwrap();
-    expect(&mut program, "after the first closed", &second, &Fate::Leaves(to_backend(&second, 1, BACKEND_1)));
+    expect(
+        &mut program,
+        "after the first closed",
+        &second,
+        &Fate::Leaves(to_backend(&second, 1, BACKEND_1)),
+    );
 }
 
 #[test]
@@ -218,19 +369,36 @@ fn a_collision_takes_the_next_backend_where_there_is_one() {
     let mut program = world();
     program.run(&syn(CLIENT, WEB_AGAIN)).unwrap();
     let second = syn(CLIENT, WEB);
-    expect(&mut program, "second VIP", &second, &Fate::Crosses(across_to_backend(&second, 2, BACKEND_2)));
+    expect(
+        &mut program,
+        "second VIP",
+        &second,
+        &Fate::Crosses(across_to_backend(&second, 2, BACKEND_2)),
+    );
 }
 
 #[test]
 fn a_backend_that_takes_no_new_flows_keeps_its_old_ones() {
     let mut program = world();
     program.run(&syn(CLIENT, WEB)).unwrap();
-    program.set_backend_state(1, socket(BACKEND_1), BackendState::IN_USE, 1).unwrap();
+    program
+        .set_backend_state(1, socket(BACKEND_1), BackendState::IN_USE, 1)
+        .unwrap();
     let old = Frame::tcp(CLIENT, WEB);
-    expect(&mut program, "old flow", &old, &Fate::Leaves(to_backend(&old, 1, BACKEND_1)));
+    expect(
+        &mut program,
+        "old flow",
+        &old,
+        &Fate::Leaves(to_backend(&old, 1, BACKEND_1)),
+    );
     for port in 1..5 {
         let new = syn(&format!("198.51.100.7:{port}"), WEB);
-        expect(&mut program, "new flow", &new, &Fate::Crosses(across_to_backend(&new, 2, BACKEND_2)));
+        expect(
+            &mut program,
+            "new flow",
+            &new,
+            &Fate::Crosses(across_to_backend(&new, 2, BACKEND_2)),
+        );
     }
 }
 
@@ -238,30 +406,71 @@ fn a_backend_that_takes_no_new_flows_keeps_its_old_ones() {
 fn a_row_with_another_tenant_does_not_inherit_flows() {
     let mut program = world();
     program.run(&syn(CLIENT, WEB)).unwrap();
-    program.set_backend_state(1, socket("10.2.0.99:80"), BackendState::IN_USE, 2).unwrap();
+    program
+        .set_backend_state(1, socket("10.2.0.99:80"), BackendState::IN_USE, 2)
+        .unwrap();
     let frame = syn(CLIENT, WEB);
-    expect(&mut program, "stale flow", &frame, &Fate::Crosses(across_to_backend(&frame, 2, BACKEND_2)));
+    expect(
+        &mut program,
+        "stale flow",
+        &frame,
+        &Fate::Crosses(across_to_backend(&frame, 2, BACKEND_2)),
+    );
 }
 
 #[test]
 fn what_is_ours_and_cannot_be_served_drops_under_its_reason() {
     run_all(&[
-        case("a service without backends", syn(CLIENT, EMPTY), Fate::Drops("no_backend")),
-        case("a next hop that is not known", syn(CLIENT, FAR), Fate::Drops("no_neighbour")),
-        case("a loopback source", syn("127.0.0.1:4000", WEB), Fate::Drops("martian_source")),
-        case("a multicast source", syn("224.0.0.1:4000", WEB), Fate::Drops("martian_source")),
-        case("a zero source", syn("0.0.0.0:4000", WEB), Fate::Drops("martian_source")),
-        case("a first fragment", Frame::udp(CLIENT, DNS).payload(&[0; 16]).fragment(0, true), Fate::Drops("fragment")),
+        case(
+            "a service without backends",
+            syn(CLIENT, EMPTY),
+            Fate::Drops("no_backend"),
+        ),
+        case(
+            "a next hop that is not known",
+            syn(CLIENT, FAR),
+            Fate::Drops("no_neighbour"),
+        ),
+        case(
+            "a loopback source",
+            syn("127.0.0.1:4000", WEB),
+            Fate::Drops("martian_source"),
+        ),
+        case(
+            "a multicast source",
+            syn("224.0.0.1:4000", WEB),
+            Fate::Drops("martian_source"),
+        ),
+        case(
+            "a zero source",
+            syn("0.0.0.0:4000", WEB),
+            Fate::Drops("martian_source"),
+        ),
+        case(
+            "a first fragment",
+            Frame::udp(CLIENT, DNS).payload(&[0; 16]).fragment(0, true),
+            Fate::Drops("fragment"),
+        ),
         Case {
             name: "a first fragment of a reply",
             before: vec![Frame::udp(CLIENT, DNS)],
-            frame: Frame::udp(BACKEND_3, CLIENT).payload(&[0; 16]).fragment(0, true),
+            frame: Frame::udp(BACKEND_3, CLIENT)
+                .payload(&[0; 16])
+                .fragment(0, true),
             fate: Fate::Drops("fragment"),
         },
-        case("a later fragment", Frame::udp(CLIENT, DNS).payload(&[0; 16]).fragment(2, false), Fate::Drops("fragment")),
+        case(
+            "a later fragment",
+            Frame::udp(CLIENT, DNS).payload(&[0; 16]).fragment(2, false),
+            Fate::Drops("fragment"),
+        ),
         case(
             "an ICMP error to a VIP",
-            Frame::icmp(Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(192, 0, 2, 10), Icmp::new(3, [0; 4], &[0; 28])),
+            Frame::icmp(
+                Ipv4Addr::new(203, 0, 113, 1),
+                Ipv4Addr::new(192, 0, 2, 10),
+                Icmp::new(3, [0; 4], &[0; 28]),
+            ),
             Fate::Drops("icmp_error"),
         ),
     ]);
@@ -273,7 +482,12 @@ fn a_host_that_forwards_finds_the_unknown_next_hop_itself() {
     program.set_config(ConfigRow::HOST_FORWARDS).unwrap();
     let frame = syn(CLIENT, FAR);
     // The host counts the hop, and the frame is addressed to it already.
-    expect(&mut program, "unresolved", &frame, &Fate::Climbs(frame.clone().sent_to(BACKEND_4)));
+    expect(
+        &mut program,
+        "unresolved",
+        &frame,
+        &Fate::Climbs(frame.clone().sent_to(BACKEND_4)),
+    );
 }
 
 #[test]
@@ -282,12 +496,19 @@ fn an_echo_request_to_a_vip_is_answered() {
     let vip = Ipv4Addr::new(192, 0, 2, 10);
     let request = Frame::echo_request(client, vip, 7, 9).ttl(3);
     let outcome = world().run(&request).unwrap();
-    assert_eq!((outcome.action, &outcome.counted[..]), (3, &["echo_reply"][..]));
-    let expected = Frame::icmp(vip, client, Icmp::new(Icmp::ECHO_REPLY, [0, 7, 0, 9], b"echo/8by"))
-        .ttl(64)
-        .ip(|ip| ip.identification = request.ipv4().identification)
-        .source_mac(OUR_MAC)
-        .destination_mac(DEFAULT_SOURCE);
+    assert_eq!(
+        (outcome.action, &outcome.counted[..]),
+        (3, &["echo_reply"][..])
+    );
+    let expected = Frame::icmp(
+        vip,
+        client,
+        Icmp::new(Icmp::ECHO_REPLY, [0, 7, 0, 9], b"echo/8by"),
+    )
+    .ttl(64)
+    .ip(|ip| ip.identification = request.ipv4().identification)
+    .source_mac(OUR_MAC)
+    .destination_mac(DEFAULT_SOURCE);
     assert_eq!(outcome.frame(), expected);
 }
 
@@ -295,19 +516,35 @@ fn an_echo_request_to_a_vip_is_answered() {
 fn a_ttl_that_runs_out_is_answered() {
     let options = syn(CLIENT, WEB).ip(|ip| ip.options = vec![1; 8]);
     let long = Frame::tcp(CLIENT, WEB).payload(&[7; 600]);
-    for sent in [syn(CLIENT, WEB).ttl(1), options.ttl(1), long.ttl(1), syn(CLIENT, WEB).ttl(0)] {
+    for sent in [
+        syn(CLIENT, WEB).ttl(1),
+        options.ttl(1),
+        long.ttl(1),
+        syn(CLIENT, WEB).ttl(0),
+    ] {
         let outcome = world().run(&sent).unwrap();
-        assert_eq!((outcome.action, &outcome.counted[..]), (3, &["time_exceeded"][..]), "{sent:?}");
+        assert_eq!(
+            (outcome.action, &outcome.counted[..]),
+            (3, &["time_exceeded"][..]),
+            "{sent:?}"
+        );
         let answer = outcome.frame();
         assert_eq!(answer.faults(), Vec::<String>::new());
-        assert_eq!((answer.source, answer.destination), (OUR_MAC, DEFAULT_SOURCE));
+        assert_eq!(
+            (answer.source, answer.destination),
+            (OUR_MAC, DEFAULT_SOURCE)
+        );
         assert_eq!(answer.ipv4().source, OUR_ADDRESS);
         assert_eq!(answer.ipv4().destination, *socket(CLIENT).ip());
         let message = answer.icmp_message();
         assert_eq!((message.kind, message.code), (Icmp::TIME_EXCEEDED, 0));
         let packet = &sent.bytes()[14..];
         let quoted = sent.ipv4().options.len() + 28;
-        assert_eq!(message.payload, packet[..quoted], "the header and 8 bytes, as they came");
+        assert_eq!(
+            message.payload,
+            packet[..quoted],
+            "the header and 8 bytes, as they came"
+        );
     }
 }
 
@@ -331,7 +568,11 @@ fn the_maintenance_program_tells_the_time() {
     let mut program = world();
     let first = program.jiffies().unwrap();
     lb_tests::poll::until(Duration::from_secs(2), "jiffies to move", || {
-        if program.jiffies().unwrap() > first { Ok(()) } else { Err("still the same") }
+        if program.jiffies().unwrap() > first {
+            Ok(())
+        } else {
+            Err("still the same")
+        }
     })
     .unwrap();
 }

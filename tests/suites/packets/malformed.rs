@@ -29,30 +29,82 @@ fn flags(to: &str, flags: TcpFlags) -> Vec<u8> {
 }
 
 const TCP: &[Broken] = &[
-    Broken { name: "header length of 4 words", reason: "malformed_ip", bytes: |to| with(tcp(to), 14, 0x44) },
-    Broken { name: "total length below the header's", reason: "malformed_ip", bytes: |to| with(tcp(to), 17, 19) },
-    Broken { name: "total length above the frame's", reason: "malformed_ip", bytes: |to| with(tcp(to), 16, 1) },
-    Broken { name: "header longer than the packet", reason: "malformed_ip", bytes: |to| with(tcp(to), 14, 0x4f) },
-    Broken { name: "segment cut after the ports", reason: "malformed_tcp", bytes: |to| {
-        let mut bytes = with(tcp(to), 17, 24);
-        bytes.truncate(38);
-        bytes
-    } },
-    Broken { name: "data offset of 4 words", reason: "malformed_tcp", bytes: |to| with(tcp(to), 46, 0x40) },
-    Broken { name: "data offset behind the end", reason: "malformed_tcp", bytes: |to| with(tcp(to), 46, 0xf0) },
-    Broken { name: "no flags", reason: "malformed_tcp", bytes: |to| flags(to, TcpFlags(0)) },
-    Broken { name: "SYN and FIN", reason: "malformed_tcp", bytes: |to| flags(to, TcpFlags::SYN | TcpFlags::FIN) },
-    Broken { name: "SYN and RST", reason: "malformed_tcp", bytes: |to| flags(to, TcpFlags::SYN | TcpFlags::RST) },
+    Broken {
+        name: "header length of 4 words",
+        reason: "malformed_ip",
+        bytes: |to| with(tcp(to), 14, 0x44),
+    },
+    Broken {
+        name: "total length below the header's",
+        reason: "malformed_ip",
+        bytes: |to| with(tcp(to), 17, 19),
+    },
+    Broken {
+        name: "total length above the frame's",
+        reason: "malformed_ip",
+        bytes: |to| with(tcp(to), 16, 1),
+    },
+    Broken {
+        name: "header longer than the packet",
+        reason: "malformed_ip",
+        bytes: |to| with(tcp(to), 14, 0x4f),
+    },
+    Broken {
+        name: "segment cut after the ports",
+        reason: "malformed_tcp",
+        bytes: |to| {
+            let mut bytes = with(tcp(to), 17, 24);
+            bytes.truncate(38);
+            bytes
+        },
+    },
+    Broken {
+        name: "data offset of 4 words",
+        reason: "malformed_tcp",
+        bytes: |to| with(tcp(to), 46, 0x40),
+    },
+    Broken {
+        name: "data offset behind the end",
+        reason: "malformed_tcp",
+        bytes: |to| with(tcp(to), 46, 0xf0),
+    },
+    Broken {
+        name: "no flags",
+        reason: "malformed_tcp",
+        bytes: |to| flags(to, TcpFlags(0)),
+    },
+    Broken {
+        name: "SYN and FIN",
+        reason: "malformed_tcp",
+        bytes: |to| flags(to, TcpFlags::SYN | TcpFlags::FIN),
+    },
+    Broken {
+        name: "SYN and RST",
+        reason: "malformed_tcp",
+        bytes: |to| flags(to, TcpFlags::SYN | TcpFlags::RST),
+    },
 ];
 
 const UDP: &[Broken] = &[
-    Broken { name: "datagram cut after the ports", reason: "malformed_udp", bytes: |to| {
-        let mut bytes = with(udp(to), 17, 24);
-        bytes.truncate(38);
-        bytes
-    } },
-    Broken { name: "length below the header's", reason: "malformed_udp", bytes: |to| with(udp(to), 39, 7) },
-    Broken { name: "length above the packet's", reason: "malformed_udp", bytes: |to| with(udp(to), 39, 13) },
+    Broken {
+        name: "datagram cut after the ports",
+        reason: "malformed_udp",
+        bytes: |to| {
+            let mut bytes = with(udp(to), 17, 24);
+            bytes.truncate(38);
+            bytes
+        },
+    },
+    Broken {
+        name: "length below the header's",
+        reason: "malformed_udp",
+        bytes: |to| with(udp(to), 39, 7),
+    },
+    Broken {
+        name: "length above the packet's",
+        reason: "malformed_udp",
+        bytes: |to| with(udp(to), 39, 13),
+    },
 ];
 
 #[test]
@@ -69,16 +121,27 @@ fn malformed_packets_of_a_service_drop_under_their_reason_and_others_pass() {
             }
         }
     }
-    assert!(program.flows().unwrap().is_empty(), "a malformed packet made a flow");
+    assert!(
+        program.flows().unwrap().is_empty(),
+        "a malformed packet made a flow"
+    );
 }
 
 #[test]
 fn a_short_echo_request_to_a_vip_drops() {
     let vip = *socket(WEB).ip();
-    let message = Transport::Other { protocol: 1, bytes: vec![8, 0, 0, 0] };
+    let message = Transport::Other {
+        protocol: 1,
+        bytes: vec![8, 0, 0, 0],
+    };
     let frame = Frame::ipv4_packet(Ipv4::new(*socket(CLIENT).ip(), vip, message)).bytes();
     let outcome = world().run_bytes(&frame).unwrap();
-    assert!(Fate::Drops("malformed_icmp").differs(&frame, &outcome).is_none(), "{outcome:?}");
+    assert!(
+        Fate::Drops("malformed_icmp")
+            .differs(&frame, &outcome)
+            .is_none(),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -87,7 +150,10 @@ fn every_truncation_and_every_flipped_bit_leaves_the_program_standing() {
     for frame in [tcp(WEB), udp(DNS)] {
         for length in 14..frame.len() {
             let outcome = program.run_bytes(&frame[..length]).unwrap();
-            assert!((1..=4).contains(&outcome.action), "{length} bytes: {outcome:?}");
+            assert!(
+                (1..=4).contains(&outcome.action),
+                "{length} bytes: {outcome:?}"
+            );
         }
         for bit in 0..frame.len() * 8 {
             let mut flipped = frame.clone();

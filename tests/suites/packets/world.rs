@@ -53,7 +53,9 @@ pub(crate) fn world() -> Program {
         (4, EMPTY, Protocol::Tcp, &[]),
         (5, FAR, Protocol::Tcp, &[4]),
     ] {
-        program.set_service(id, socket(address), protocol, backends).unwrap();
+        program
+            .set_service(id, socket(address), protocol, backends)
+            .unwrap();
     }
     program
 }
@@ -108,7 +110,10 @@ impl Fate {
             return None;
         }
         Some(match Frame::parse(&outcome.bytes) {
-            Ok(seen) => format!("expected {frame:#?}\nsaw {seen:#?}\nfaults {:?}", seen.faults()),
+            Ok(seen) => format!(
+                "expected {frame:#?}\nsaw {seen:#?}\nfaults {:?}",
+                seen.faults()
+            ),
             Err(error) => format!("not a frame: {error}: {:02x?}", outcome.bytes),
         })
     }
@@ -117,7 +122,12 @@ impl Fate {
 /// The frame as it leaves towards a backend behind the ingress interface.
 pub(crate) fn to_backend(frame: &Frame, number: u8, address: &str) -> Frame {
     let ttl = frame.ipv4().ttl - 1;
-    frame.clone().sent_to(address).ttl(ttl).source_mac(OUR_MAC).destination_mac(backend_mac(number))
+    frame
+        .clone()
+        .sent_to(address)
+        .ttl(ttl)
+        .source_mac(OUR_MAC)
+        .destination_mac(backend_mac(number))
 }
 
 /// The frame as it crosses towards a backend behind the other interface.
@@ -128,5 +138,10 @@ pub(crate) fn across_to_backend(frame: &Frame, number: u8, address: &str) -> Fra
 /// The reply as it leaves towards the client.
 pub(crate) fn to_client(frame: &Frame, from: &str, client: Mac) -> Frame {
     let ttl = frame.ipv4().ttl - 1;
-    frame.clone().sent_from(from).ttl(ttl).source_mac(OUR_MAC).destination_mac(client)
+    frame
+        .clone()
+        .sent_from(from)
+        .ttl(ttl)
+        .source_mac(OUR_MAC)
+        .destination_mac(client)
 }
