@@ -58,7 +58,7 @@ mod idle {
     /// RFC 5382 REQ-5: not below 2 hours 4 minutes.
     const TCP_ESTABLISHED: u64 = 3;
 
-    pub(super) const SECONDS: u64 = 30 | 120 << 16 | 300 << 32 | 7_440 << 48;
+    pub(super) const SECONDS: u64 = 30 + (120 << 16) + (300 << 32) + (7_440 << 48);
     pub(super) const TCP: u64 = CLOSE | of(State::Established, TCP_ESTABLISHED);
     pub(super) const UDP: u64 =
         of(State::Unanswered, SHORT) | of(State::Established, UDP_ESTABLISHED);
@@ -76,10 +76,10 @@ mod idle {
 #[expect(clippy::cast_possible_truncation, reason = "16 bits")]
 pub fn idle_timeout_seconds(state: u8, protocol: u8) -> u32 {
     // 6 is 0b00110 and 17 is 0b10001: one bit tells TCP from UDP, without a branch.
-    let is_udp = black_box((protocol & 1) as u64);
-    let table = idle::TCP ^ (idle::TCP ^ idle::UDP) * is_udp;
+    let is_udp = black_box(u64::from(protocol & 1));
+    let table = idle::TCP ^ ((idle::TCP ^ idle::UDP) * is_udp);
     let which = table >> (4 * (state & 15)) & 15;
-    (idle::SECONDS >> (16 * which)) as u16 as u32
+    u32::from((idle::SECONDS >> (16 * which)) as u16)
 }
 
 impl State {

@@ -53,11 +53,11 @@ pub(crate) fn pick(service: &ServiceRow, packet: &Packet, attempt: u32, work: &m
             range.length,
         )
     };
-    let Some(word) = SLOTS.get_ptr(range.offset.wrapping_add(position)) else {
+    let Some(place) = SLOTS.get_ptr(range.offset.wrapping_add(position)) else {
         return Picked::Nothing;
     };
     // SAFETY: an aligned word of a map row.
-    let slot = Slot::unpack(unsafe { ptr::read_volatile(word) });
+    let slot = Slot::unpack(unsafe { ptr::read_volatile(place) });
     let Some(backend) = BACKENDS.get(u32::from(slot.backend)) else {
         return Picked::TryNext;
     };

@@ -1,10 +1,14 @@
 //! Making a flow: both entries under the locks of their pairs, victims by what their flows have shown.
 
-use super::{Cells, HALF_OPEN_PROTECTED_SECONDS, Memory, home, pair};
+use super::{
+    Cells, Memory,
+    entry::{at, key_of, outline_of, partner_of, recipe_of},
+    home, pair,
+    victim::{Evicted, NONE, PROTECTED, Scan, class, scan},
+};
 use crate::{
-    abi::{FlowKey, Recipe, WAYS, field, meta},
+    abi::{FlowKey, Recipe, field, meta},
     checksum, flow,
-    flow::State,
 };
 
 /// A flow to be made, and what came of it. In the kernel it lies in a map: the stack has no room for it.
@@ -38,7 +42,7 @@ pub struct Work {
     pub service: u32,
     /// Its generation.
     pub backend_generation: u16,
-    /// [`State`] after the first packet.
+    /// [`flow::State`] after the first packet.
     pub state: u8,
     /// Where the two entries may go.
     pub scans: [Scan; 2],
@@ -61,20 +65,6 @@ pub enum Outcome {
     Contended,
 }
 
-/// What an entry held before, in the order in which victims are sought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Evicted {
-    /// Nothing.
-    Nothing = 0,
-    /// A closed flow, or one idle past its time.
-    Over = 1,
-    /// UDP that no backend had answered.
-    Unanswered = 2,
-    /// A connection that had not been established, past its protected seconds.
-    HalfOpen = 3,
-}
-
 impl Work {
     /// What had to go for the client's entry and for the reply's.
     #[must_use]
@@ -86,21 +76,6 @@ impl Work {
         ]
     }
 }
-
-impl Evicted {
-    #[inline(always)]
-    const fn from_bits(bits: u8) -> Self {
-        match bits & 3 {
-            1 => Self::Over,
-            2 => Self::Unanswered,
-            3 => Self::HalfOpen,
-            _ => Self::Nothing,
-        }
-    }
-}
-
-const NONE: u32 = u32::MAX;
-
 /// Makes both entries of a flow in mode `nat`.
 ///
 /// 1. The locks of both pairs, in index order.
@@ -213,8 +188,8 @@ fn write_both<M: Memory>(
         forward.publish::<{ field::TAG }>(forward_tag);
         return Outcome::Contended;
     };
-    work.evicted = evict(memory, forward, forward_index, &work.clock)
-        | evict(memory, reverse, reverse_index, &work.clock) << 4;
+    work.evicted = evict(memory, forward, forward_index, work.clock)
+        | evict(memory, reverse, reverse_index, work.clock) << 4;
     write_recipes(work);
     fill(reverse, &work.reply, &work.back, forward_index);
     reverse.publish::<{ field::TAG }>(reverse_tag.wrapping_add(2));
@@ -268,14 +243,14 @@ fn take(entry: impl Cells) -> Option<u64> {
 
 /// Says what a taken entry held, as a byte of [`Evicted`], and clears its partner.
 #[inline(never)]
-fn evict<M: Memory>(memory: &M, entry: M::Entry, index: u32, clock: &flow::Clock) -> u8 {
+fn evict<M: Memory>(memory: &M, entry: M::Entry, index: u32, clock: flow::Clock) -> u8 {
     let key = key_of(entry);
     if key.addresses == 0 {
         return Evicted::Nothing as u8;
     }
     let old = outline_of(entry);
     #[expect(clippy::cast_possible_truncation, reason = "at most 4")]
-    let class = class(&old, key.protocol(), clock) as u8;
+    let class = class(&old, key.protocol(), &clock) as u8;
     clear_partner(memory, &flow::partner(&key, &old), partner_of(entry), index);
     // A protected one is evicted only where the caller found it to be over.
     if u64::from(class) == PROTECTED {
@@ -308,157 +283,4 @@ fn fill(entry: impl Cells, key: &FlowKey, recipe: &Recipe, partner: u32) {
     entry.store::<{ field::SERVICE }>(recipe.service);
     entry.store::<{ field::WAY }>(recipe.way);
     entry.store::<{ field::PARTNER }>(u64::from(partner));
-}
-
-/// What a look at a pair of buckets showed.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scan {
-    /// Index of the key's entry, or [`NONE`].
-    found: u32,
-    /// Index of the best victim, or [`NONE`].
-    victim: u32,
-}
-
-impl Scan {
-    #[inline(always)]
-    const fn chosen(&self) -> u32 {
-        if self.found == NONE {
-            self.victim
-        } else {
-            self.found
-        }
-    }
-}
-
-/// Looks for a key and for a victim other than `exclude`, home bucket first, in both buckets of a locked pair.
-///
-/// The result goes through memory, where the verifier forgets which of the ways it was: it would follow each pair of
-/// them to the end.
-#[inline(never)]
-fn scan<M: Memory>(
-    memory: &M,
-    (key, clock): (&FlowKey, &flow::Clock),
-    home: u32,
-    exclude: u32,
-    scan: &mut Scan,
-) {
-    let (mut found, mut victim, mut best) = (NONE, NONE, u64::MAX);
-    for place in 0..2 * WAYS {
-        let index = (home ^ (place / WAYS)) * WAYS + place % WAYS;
-        let Some(entry) = at(memory, index) else {
-            continue;
-        };
-        if index == exclude {
-            continue;
-        }
-        let held = key_of(entry);
-        if held == *key {
-            found = index;
-            break;
-        }
-        // The class first; within it the oldest, and of equals the first.
-        let recipe = outline_of(entry);
-        let class = class(&recipe, held.protocol(), clock);
-        let youth = u64::from(u32::MAX - clock.age(recipe.last_seen()));
-        let cost = class << 32 | youth * nonzero(class);
-        if class < PROTECTED && cost < best {
-            (best, victim) = (cost, index);
-        }
-    }
-    *scan = Scan { found, victim };
-}
-
-/// A class that is never evicted.
-const PROTECTED: u64 = 4;
-/// Class of each state of a flow that is not over and past its protected seconds, four bits each, by the state's
-/// number. Nothing but having seen both ends protects an entry for long.
-const CLASSES: u64 = nibble(State::HalfOpen, Evicted::HalfOpen as u64)
-    | nibble(State::Answered, Evicted::HalfOpen as u64)
-    | nibble(State::Unconfirmed, Evicted::HalfOpen as u64)
-    | nibble(State::Unanswered, Evicted::Unanswered as u64)
-    | nibble(State::Closed, Evicted::Over as u64)
-    | nibble(State::Established, PROTECTED)
-    | nibble(State::ClosingByClient, PROTECTED)
-    | nibble(State::ClosingByBackend, PROTECTED);
-/// Seconds for which each state is protected.
-const PROTECTED_SECONDS: u64 = nibble(State::HalfOpen, HALF_OPEN_PROTECTED_SECONDS)
-    | nibble(State::Answered, HALF_OPEN_PROTECTED_SECONDS)
-    | nibble(State::Unconfirmed, HALF_OPEN_PROTECTED_SECONDS);
-
-const fn nibble(state: State, value: u64) -> u64 {
-    value << (4 * state as u8)
-}
-
-/// What an entry may be evicted as: a byte of [`Evicted`], or [`PROTECTED`].
-///
-/// By arithmetic on tables in words: a branch would be two paths for the verifier in each of eight ways.
-#[inline(always)]
-fn class(recipe: &Recipe, protocol: u8, clock: &flow::Clock) -> u64 {
-    let state = recipe.state() & 15;
-    let class = CLASSES >> (4 * state) & 15;
-    let age = u64::from(clock.age(recipe.last_seen()));
-    let ticks = u64::from(clock.ticks_per_second);
-    let young = less(age, (PROTECTED_SECONDS >> (4 * state) & 15) * ticks);
-    let over = less(
-        u64::from(flow::idle_timeout_seconds(state, protocol)) * ticks,
-        age,
-    );
-    let living = class + young * (PROTECTED - class);
-    nonzero(u64::from(state)) * (over * Evicted::Over as u64 + (1 - over) * living)
-}
-
-/// 1 if `a` is below `b`, else 0, without a branch; both below 2^63.
-#[inline(always)]
-fn less(a: u64, b: u64) -> u64 {
-    core::hint::black_box(a.wrapping_sub(b)) >> 63
-}
-
-/// 0 for 0, else 1, without a branch; below 2^63.
-#[inline(always)]
-fn nonzero(value: u64) -> u64 {
-    less(0, value)
-}
-
-/// The entry of an index.
-#[inline(always)]
-pub(super) fn at<M: Memory>(memory: &M, index: u32) -> Option<M::Entry> {
-    let bucket = memory.bucket(index / WAYS)?;
-    Some(memory.entry(bucket, index % WAYS))
-}
-
-#[inline(always)]
-fn key_of(entry: impl Cells) -> FlowKey {
-    FlowKey {
-        addresses: entry.load::<{ field::ADDRESSES }>(),
-        rest: entry.load::<{ field::REST }>() & FlowKey::REST,
-    }
-}
-
-/// What of a recipe tells how its flow stands and where its partner is; the rest is zero.
-#[inline(always)]
-fn outline_of(entry: impl Cells) -> Recipe {
-    Recipe {
-        rest: entry.load::<{ field::REST }>(),
-        rewrite: entry.load::<{ field::REWRITE }>(),
-        service: entry.load::<{ field::SERVICE }>(),
-        ..Recipe::default()
-    }
-}
-
-#[inline(always)]
-fn recipe_of(entry: impl Cells) -> Recipe {
-    Recipe {
-        rest: entry.load::<{ field::REST }>(),
-        rewrite: entry.load::<{ field::REWRITE }>(),
-        binding: entry.load::<{ field::BINDING }>(),
-        service: entry.load::<{ field::SERVICE }>(),
-        way: entry.load::<{ field::WAY }>(),
-    }
-}
-
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the word holds 32 bits")]
-fn partner_of(entry: impl Cells) -> u32 {
-    entry.load::<{ field::PARTNER }>() as u32
 }

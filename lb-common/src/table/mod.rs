@@ -8,11 +8,14 @@
 //!
 //! The code is generic over the memory, so that the program in the kernel and an interleaving test share it.
 
+mod entry;
 mod insert;
 mod search;
+mod victim;
 
-pub use insert::{Evicted, Outcome, Scan, Work, insert};
+pub use insert::{Outcome, Work, insert};
 pub use search::{Search, find, partner_entry, set_state_of_flow};
+pub use victim::{Evicted, Scan};
 
 use crate::abi::FlowKey;
 

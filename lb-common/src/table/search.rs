@@ -1,6 +1,6 @@
 //! The lookup: what each packet of a known flow costs.
 
-use super::{Cells, Memory, insert::at};
+use super::{Cells, Memory, entry::at};
 use crate::{
     abi::{FlowKey, Recipe, WAYS, field, meta},
     flow,
@@ -50,7 +50,7 @@ pub fn partner_entry<M: Memory>(
 #[inline(always)]
 fn set_state(entry: impl Cells, rest: u64, state: u8) {
     let cleared = rest & !(0xff << meta::STATE);
-    entry.compare_exchange::<{ field::REST }>(rest, cleared | (state as u64) << meta::STATE);
+    entry.compare_exchange::<{ field::REST }>(rest, cleared | (u64::from(state) << meta::STATE));
 }
 
 /// Looks for a key in its home bucket and the neighbour.

@@ -291,7 +291,7 @@ fn squeeze(states: &[(State, u32)], protocol: u8) -> (Host, Result) {
             &host,
             &key,
             0,
-            &binding(number as u16 + 1, *state, *seconds),
+            &binding(u16::try_from(number).unwrap() + 1, *state, *seconds),
         ));
     }
     let outcome = insert(
@@ -452,8 +452,9 @@ fn hashes_are_even_over_buckets_for_ports_and_for_addresses() {
         let mut counts = [0u32; 64];
         for number in 0..64_000u32 {
             let [_, _, high, low] = number.to_be_bytes();
+            let port = u16::from_be_bytes([high, low]);
             let source = if by_port {
-                SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), number as u16)
+                SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), port)
             } else {
                 SocketAddrV4::new(Ipv4Addr::new(10, 0, high, low), 40_000)
             };
@@ -494,7 +495,7 @@ fn half_full_almost_every_flow_finds_a_way() {
 #[test]
 fn threads_that_rewrite_few_buckets_never_show_a_foreign_recipe() {
     let host = Host::new(8);
-    let flows = 40u16;
+    let flows = 40;
     std::thread::scope(|scope| {
         for thread in 0..4u16 {
             let host = &host;
@@ -504,7 +505,7 @@ fn threads_that_rewrite_few_buckets_never_show_a_foreign_recipe() {
                     random = random
                         .wrapping_mul(6_364_136_223_846_793_005)
                         .wrapping_add(1);
-                    let port = (random >> 33) as u16 % flows + 1;
+                    let port = u16::try_from((random >> 33) % flows).unwrap() + 1;
                     let key = client(port, TCP);
                     match find(&host, &key, home(&host, &key)) {
                         Search::Hit(_, recipe, tag) => {

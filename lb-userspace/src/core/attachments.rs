@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{host::Host, plane::PlaneLost, task::Core};
 use crate::{
-    dataplane::{AttachError, Attached, Target},
+    dataplane::{AttachError, Attached, Dataplane, Target},
     model::{Interface, Model},
 };
 
@@ -213,7 +213,7 @@ impl<H: Host> Core<H> {
 
     /// Compares the links in force with what should be; a link that is not as it should be is made anew.
     pub(super) async fn compare_links(&mut self) -> Result<usize, PlaneLost> {
-        let links = match self.plane.with(|plane| plane.links()).await? {
+        let links = match self.plane.with(Dataplane::links).await? {
             Ok(links) => links,
             Err(error) => {
                 tracing::warn!("the program's links can't be looked at: {error}");

@@ -62,7 +62,7 @@ pub(super) fn difference(old: &Model, new: &Model) -> Vec<String> {
                 place(service)
             )),
             Pair::Removed(service) => {
-                lines.push(format!("service {} removed; its flows go on", service.name))
+                lines.push(format!("service {} removed; its flows go on", service.name));
             }
             Pair::Kept(old, new) => service_difference(old, new, &mut lines),
         },
@@ -75,7 +75,7 @@ fn pool_difference(old: &Pool, new: &Pool, lines: &mut Vec<String>) {
         (None, Some(_)) => lines.push(format!("pool {}: check added", new.name)),
         (Some(_), None) => lines.push(format!("pool {}: check removed", new.name)),
         (before, after) if before != after => {
-            lines.push(format!("pool {}: check changed", new.name))
+            lines.push(format!("pool {}: check changed", new.name));
         }
         _ => {}
     }
@@ -86,7 +86,7 @@ fn pool_difference(old: &Pool, new: &Pool, lines: &mut Vec<String>) {
         |backend| &backend.address,
         |change| match change {
             Pair::Added(backend) => {
-                lines.push(format!("pool {name}: backend {} added", called(backend)))
+                lines.push(format!("pool {name}: backend {} added", called(backend)));
             }
             Pair::Removed(backend) => {
                 lines.push(format!(

@@ -5,6 +5,7 @@
 //! [`crate::dataplane`] apply it. It reads no file and serves no socket.
 
 mod attachments;
+mod begin;
 mod desired;
 mod difference;
 mod health;
@@ -149,12 +150,12 @@ pub async fn start(start: Start) -> Result<(Handle, JoinHandle<()>), StartError>
         ..AgentReport::default()
     };
     let host = LinuxHost::new(neighbours, announcements_in);
-    let (checks, plane) = (Box::new(checks), Box::new(kernel));
+    let (checks, kernel) = (Box::new(checks), Box::new(kernel));
     let core = Core::new(Parts {
         model: Arc::new(model),
         checks,
         host,
-        plane,
+        plane: kernel,
         report,
     });
     let task = core.begin(inputs).await?;

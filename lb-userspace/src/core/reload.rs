@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 use super::{
     ReloadReply,
     attachments::Attachment,
+    begin::NEIGHBOUR_PATIENCE,
     desired::{Adopted, desired, watch},
     difference::difference,
     health::Health,
     host::Host,
     plane::PlaneLost,
-    task::{Core, NEIGHBOUR_PATIENCE},
+    task::Core,
 };
 use crate::{
     model::{AttachMode, Interface, Model},

@@ -249,16 +249,12 @@ fn occupied(target: &Target, cause: io::Error) -> AttachError {
     let link = links()
         .find(|link| link.program_id() == found.program)
         .map(|link| link.id());
-    let mend = match link {
-        Some(link) => format!("{stop}, or `bpftool link detach id {link}`"),
-        None => {
-            let hook = if found.mode == InForceMode::Generic {
-                "xdpgeneric"
-            } else {
-                "xdpdrv"
-            };
-            format!("{stop}, or `ip link set dev {interface} {hook} off`; `bpftool net` shows more")
-        }
+    let mend = if let Some(link) = link {
+        format!("{stop}, or `bpftool link detach id {link}`")
+    } else {
+        let generic = found.mode == InForceMode::Generic;
+        let hook = if generic { "xdpgeneric" } else { "xdpdrv" };
+        format!("{stop}, or `ip link set dev {interface} {hook} off`; `bpftool net` shows more")
     };
     AttachError::Occupied {
         interface,

@@ -33,6 +33,11 @@ pub struct Kernel {
     pins: Pins,
     shapes: Vec<Shape>,
     adopted: bool,
+    loaded: Loaded,
+}
+
+/// What comes of loading the object.
+struct Loaded {
     ticks_per_second: u32,
     flow_seed: u64,
     program: Arc<Mutex<Program>>,
@@ -40,6 +45,51 @@ pub struct Kernel {
     maps: Arc<Mutex<Maps>>,
     events: Option<RingBuf<MapData>>,
     log: Option<AbortHandle>,
+}
+
+impl Loaded {
+    /// Loads the object with the pinned maps, or makes them. `in_force` is the configuration row of maps to adopt.
+    fn new(
+        pins: &Pins,
+        shapes: &[Shape],
+        in_force: Option<ConfigRow>,
+        settings: DataPlane,
+    ) -> Result<Self, OpenError> {
+        let flow_seed = match in_force {
+            Some(config) => config.flow_seed,
+            None => secret().map_err(OpenError::Random)?,
+        };
+        let mut program = Program::load(pins.directory(), shapes, settings, flow_seed)?;
+        let ticks_per_second =
+            clock::measure(|| program.ticks().map_err(|error| io_error(&error)))?;
+        let mut maps = Maps::open(pins).map_err(map_error)?;
+        if in_force.is_none() {
+            // The next start needs it to find the flows of this one.
+            let row = ConfigRow {
+                flow_seed,
+                ..ConfigRow::default()
+            };
+            maps.apply(&Change::Config(row))
+                .map_err(|error| map_error((error.map, error.cause)))?;
+        }
+        let events = open_map(pins, "EVENTS")
+            .and_then(|map| RingBuf::try_from(map).map_err(|error| io_error(&error)))
+            .map_err(|cause| map_error(("EVENTS", cause)))?;
+        let log = follow_log(&mut program, settings);
+        let (program, maps) = (Arc::new(Mutex::new(program)), Arc::new(Mutex::new(maps)));
+        let readings =
+            KernelReadings::open(pins.directory(), Arc::clone(&program), Arc::clone(&maps))
+                .map_err(map_error)?;
+        Ok(Self {
+            ticks_per_second,
+            flow_seed,
+            program,
+            readings: Arc::new(readings),
+            maps,
+            events: Some(events),
+            log,
+        })
+    }
 }
 
 impl Kernel {
@@ -52,11 +102,15 @@ impl Kernel {
     /// See [`OpenError`]; what was in force before stays, and what was made is removed again.
     pub fn open(place: &Place, settings: DataPlane) -> Result<Self, OpenError> {
         let (pins, shapes, in_force) = prepare(place, settings)?;
-        let adopted = in_force.is_some();
-        match Self::load(pins, shapes, in_force, settings) {
-            Ok(kernel) => Ok(kernel),
-            Err((pins, error)) => {
-                if !adopted
+        match Loaded::new(&pins, &shapes, in_force, settings) {
+            Ok(loaded) => Ok(Self {
+                pins,
+                shapes,
+                adopted: in_force.is_some(),
+                loaded,
+            }),
+            Err(error) => {
+                if in_force.is_none()
                     && let Err(left) = pins.unpin_maps().and_then(|()| pins.remove_directory())
                 {
                     tracing::warn!("after a failed start something is left: {left}");
@@ -66,68 +120,11 @@ impl Kernel {
         }
     }
 
-    fn load(
-        pins: Pins,
-        shapes: Vec<Shape>,
-        in_force: Option<ConfigRow>,
-        settings: DataPlane,
-    ) -> Result<Self, (Pins, OpenError)> {
-        let parts = || -> Result<_, OpenError> {
-            let flow_seed = match in_force {
-                Some(config) => config.flow_seed,
-                None => secret().map_err(OpenError::Random)?,
-            };
-            let mut program = Program::load(pins.directory(), &shapes, settings, flow_seed)?;
-            let ticks_per_second =
-                clock::measure(|| program.ticks().map_err(|error| io_error(&error)))?;
-            let maps = Arc::new(Mutex::new(Maps::open(&pins).map_err(map_error)?));
-            if in_force.is_none() {
-                // The next start needs it to find the flows of this one.
-                let row = ConfigRow {
-                    flow_seed,
-                    ..ConfigRow::default()
-                };
-                let mut maps = maps.lock().unwrap_or_else(PoisonError::into_inner);
-                maps.apply(&Change::Config(row))
-                    .map_err(|error| map_error((error.map, error.cause)))?;
-            }
-            let events = open_map(&pins, "EVENTS")
-                .and_then(|map| RingBuf::try_from(map).map_err(|error| io_error(&error)))
-                .map_err(|cause| map_error(("EVENTS", cause)))?;
-            let log = follow_log(&mut program, settings);
-            let program = Arc::new(Mutex::new(program));
-            let readings =
-                KernelReadings::open(pins.directory(), Arc::clone(&program), Arc::clone(&maps))
-                    .map_err(map_error)?;
-            Ok((
-                ticks_per_second,
-                flow_seed,
-                maps,
-                events,
-                log,
-                program,
-                readings,
-            ))
-        };
-        match parts() {
-            Ok((ticks_per_second, flow_seed, maps, events, log, program, readings)) => Ok(Self {
-                pins,
-                shapes,
-                adopted: in_force.is_some(),
-                ticks_per_second,
-                flow_seed,
-                program,
-                readings: Arc::new(readings),
-                maps,
-                events: Some(events),
-                log,
-            }),
-            Err(error) => Err((pins, error)),
-        }
-    }
-
     fn program(&self) -> MutexGuard<'_, Program> {
-        self.program.lock().unwrap_or_else(PoisonError::into_inner)
+        self.loaded
+            .program
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a program into every link that is still on an interface.
@@ -162,11 +159,12 @@ impl Dataplane for Kernel {
     }
 
     fn ticks_per_second(&self) -> u32 {
-        self.ticks_per_second
+        self.loaded.ticks_per_second
     }
 
     fn apply(&mut self, change: &Change) -> Result<(), TableError> {
-        self.maps
+        self.loaded
+            .maps
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .apply(change)
@@ -207,7 +205,7 @@ impl Dataplane for Kernel {
             self.pins.directory(),
             &self.shapes,
             settings,
-            self.flow_seed,
+            self.loaded.flow_seed,
         )?;
         if let Err(error) = self.put_into_links(&new) {
             if let Err(second) = self.put_into_links(&self.program()) {
@@ -219,7 +217,7 @@ impl Dataplane for Kernel {
             return Err(error.into());
         }
         let log = follow_log(&mut new, settings);
-        if let Some(old) = std::mem::replace(&mut self.log, log) {
+        if let Some(old) = std::mem::replace(&mut self.loaded.log, log) {
             old.abort();
         }
         *self.program() = new;
@@ -227,11 +225,11 @@ impl Dataplane for Kernel {
     }
 
     fn readings(&self) -> Arc<dyn Readings> {
-        Arc::clone(&self.readings) as Arc<dyn Readings>
+        Arc::clone(&self.loaded.readings) as Arc<dyn Readings>
     }
 
     fn events(&mut self) -> io::Result<Option<Events>> {
-        self.events.take().map(Events::new).transpose()
+        self.loaded.events.take().map(Events::new).transpose()
     }
 
     fn send(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
@@ -241,7 +239,7 @@ impl Dataplane for Kernel {
     }
 
     fn remove(&mut self) -> Result<(), Vec<String>> {
-        if let Some(log) = self.log.take() {
+        if let Some(log) = self.loaded.log.take() {
             log.abort();
         }
         super::detach::remove(&self.pins).map(drop)
@@ -250,7 +248,7 @@ impl Dataplane for Kernel {
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        if let Some(log) = self.log.take() {
+        if let Some(log) = self.loaded.log.take() {
             log.abort();
         }
     }

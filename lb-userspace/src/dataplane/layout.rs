@@ -18,6 +18,9 @@ pub(super) const FLOWS: &str = "FLOWS";
 /// Name of the map with a lock for each pair of the flow table's buckets.
 pub(super) const FLOW_LOCKS: &str = "FLOW_LOCKS";
 
+/// Bytes of the event ring.
+const EVENTS: u32 = 1 << 16;
+
 /// What a map must be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Shape {
@@ -78,8 +81,6 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
         max_entries,
         flags: 0,
     };
-    /// Bytes of the event ring.
-    const EVENTS: u32 = 1 << 16;
     vec![
         own("CONFIG", size_of::<ConfigRow>(), 1),
         shared("ADDRESS_FILTER", size_of::<u64>(), FILTER_WORDS),

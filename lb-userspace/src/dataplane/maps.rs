@@ -78,17 +78,17 @@ impl Maps {
         tables.filter = (0..self.filter.rows())
             .map(|row| self.filter.load(row, 0))
             .collect();
-        for entry in self.keys.iter() {
+        for entry in &self.keys {
             let (key, value) = entry.map_err(|error| failed("SERVICE_KEYS", "read", &error))?;
             tables.keys.insert(key_of(key), value);
         }
-        tables.services = rows(&self.services, |row| ServiceId::new(row), service_row);
+        tables.services = rows(&self.services, ServiceId::new, service_row);
         tables.backends = rows(
             &self.backends,
             |row| BackendId::new(u16::try_from(row).ok()?),
             backend_row,
         );
-        tables.next_hops = rows(&self.next_hops, |row| NextHopId::new(row), next_hop_row);
+        tables.next_hops = rows(&self.next_hops, NextHopId::new, next_hop_row);
         tables.interfaces = rows(
             &self.interfaces,
             |row| InterfaceSlot::new(u8::try_from(row).ok()?),

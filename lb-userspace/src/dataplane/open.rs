@@ -151,9 +151,10 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigR
             None => {}
         }
     }
-    let config = match pinned.iter().any(|shape| shape.name == "CONFIG") {
-        true => config_in_force(pins).map_err(|error| unreadable("CONFIG", &error, mend()))?,
-        false => ConfigRow::default(),
+    let config = if pinned.iter().any(|shape| shape.name == "CONFIG") {
+        config_in_force(pins).map_err(|error| unreadable("CONFIG", &error, mend()))?
+    } else {
+        ConfigRow::default()
     };
     let attached = !pins.links()?.is_empty();
     let missing = shapes.iter().find(|shape| !pinned.contains(shape));

@@ -184,7 +184,7 @@ impl Pins {
 
     /// Removes the pin of a link.
     pub(super) fn unpin_link(&self, interface: &str) -> Result<(), PinsError> {
-        self.remove(&self.link_path(interface))
+        Self::remove(&self.link_path(interface))
     }
 
     /// Removes the pins of the maps.
@@ -193,7 +193,7 @@ impl Pins {
         names
             .iter()
             .filter(|name| !name.starts_with(LINK_PREFIX))
-            .try_for_each(|name| self.remove(&self.map(name)))
+            .try_for_each(|name| Self::remove(&self.map(name)))
     }
 
     /// Removes the directory, which must be empty, and the one above it where no other instance uses it.
@@ -227,7 +227,7 @@ impl Pins {
         read().map_err(|cause| system("read", &self.directory, cause))
     }
 
-    fn remove(&self, path: &Path) -> Result<(), PinsError> {
+    fn remove(path: &Path) -> Result<(), PinsError> {
         match fs::remove_file(path) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                 Err(system("remove", path, cause))

@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn the_verifiers_last_lines_are_shown() {
-        let log: String = (1..=30).map(|line| format!("line {line}\n\n")).collect();
+        let lines: Vec<_> = (1..=30).map(|line| format!("line {line}")).collect();
+        let log = lines.join("\n\n");
         let shown = last_lines(&log);
         assert!(
             shown.starts_with("      line 11\n") && shown.ends_with("line 30"),

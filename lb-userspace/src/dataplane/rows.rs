@@ -1,5 +1,7 @@
 //! Rows of the control maps as the words they are made of.
 
+use std::array;
+
 use lb_common::abi::{BackendRow, ConfigRow, InterfaceRow, NextHopRow, ServiceRow};
 
 /// Words of a row of `SERVICES`.
@@ -13,85 +15,87 @@ pub(super) const INTERFACE_WORDS: usize = size_of::<InterfaceRow>() / 8;
 /// Words of `CONFIG`.
 pub(super) const CONFIG_WORDS: usize = size_of::<ConfigRow>() / 8;
 
-/// Joins two halves as they stand in memory.
-fn join(first: u32, second: u32) -> u64 {
-    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+/// Puts fields one after the other, as they stand in memory.
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn put<const BYTES: usize>(mut self, bytes: [u8; BYTES]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    fn put_words(mut self, words: &[u64]) -> Self {
+        self.0
+            .extend(words.iter().copied().flat_map(u64::to_ne_bytes));
+        self
+    }
+
+    fn words<const WORDS: usize>(self) -> [u64; WORDS] {
+        let mut reader = Reader(self.0.into_iter());
+        array::from_fn(|_| u64::from_ne_bytes(reader.take()))
+    }
 }
 
-/// Takes a word apart as it stands in memory.
-fn split(word: u64) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
-    (
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-    )
+/// Takes fields one after the other, as they stand in memory.
+struct Reader<I>(I);
+
+fn reader<const WORDS: usize>(words: [u64; WORDS]) -> Reader<impl Iterator<Item = u8>> {
+    Reader(words.into_iter().flat_map(u64::to_ne_bytes))
 }
 
-fn address_words(address: [u8; 16]) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
-    [
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-    ]
-}
+impl<I: Iterator<Item = u8>> Reader<I> {
+    fn take<const BYTES: usize>(&mut self) -> [u8; BYTES] {
+        array::from_fn(|_| self.0.next().unwrap_or(0))
+    }
 
-fn address_of(words: [u64; 2]) -> [u8; 16] {
-    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
-        (words[0].to_ne_bytes(), words[1].to_ne_bytes());
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    fn take_words<const WORDS: usize>(&mut self) -> [u64; WORDS] {
+        array::from_fn(|_| u64::from_ne_bytes(self.take()))
+    }
 }
 
 pub(super) fn config_words(row: &ConfigRow) -> [u64; CONFIG_WORDS] {
-    let [a, b, c, d, e] = row.reserved;
-    let head = join(row.layout_version, row.ticks_per_second);
-    [
-        head,
-        join(row.flags, row.interfaces),
-        row.flow_seed,
-        a,
-        b,
-        c,
-        d,
-        e,
-    ]
+    Writer::default()
+        .put(row.layout_version.to_ne_bytes())
+        .put(row.ticks_per_second.to_ne_bytes())
+        .put(row.flags.to_ne_bytes())
+        .put(row.interfaces.to_ne_bytes())
+        .put(row.flow_seed.to_ne_bytes())
+        .put_words(&row.reserved)
+        .words()
 }
 
 pub(super) fn config_row(words: [u64; CONFIG_WORDS]) -> ConfigRow {
-    let [head, tail, flow_seed, reserved @ ..] = words;
-    let ((layout_version, ticks_per_second), (flags, interfaces)) = (split(head), split(tail));
+    let mut fields = reader(words);
     ConfigRow {
-        layout_version,
-        ticks_per_second,
-        flags,
-        interfaces,
-        flow_seed,
-        reserved,
+        layout_version: u32::from_ne_bytes(fields.take()),
+        ticks_per_second: u32::from_ne_bytes(fields.take()),
+        flags: u32::from_ne_bytes(fields.take()),
+        interfaces: u32::from_ne_bytes(fields.take()),
+        flow_seed: u64::from_ne_bytes(fields.take()),
+        reserved: fields.take_words(),
     }
 }
 
 pub(super) fn service_words(row: &ServiceRow) -> [u64; SERVICE_WORDS] {
-    let [vip_head, vip_tail] = address_words(row.vip);
-    let ([a, b], [c, d]) = (row.port_be, row.generation.to_ne_bytes());
-    let identity = u64::from_ne_bytes([
-        a,
-        b,
-        row.protocol,
-        row.mode,
-        row.scheduler,
-        row.in_use,
-        c,
-        d,
-    ]);
-    let [e, f, g, h] = row.reserved;
-    [row.slots, vip_head, vip_tail, identity, e, f, g, h]
+    Writer::default()
+        .put(row.slots.to_ne_bytes())
+        .put(row.vip)
+        .put(row.port_be)
+        .put([row.protocol, row.mode, row.scheduler, row.in_use])
+        .put(row.generation.to_ne_bytes())
+        .put_words(&row.reserved)
+        .words()
 }
 
 pub(super) fn service_row(words: [u64; SERVICE_WORDS]) -> ServiceRow {
-    let [slots, vip_head, vip_tail, identity, reserved @ ..] = words;
-    let [a, b, protocol, mode, scheduler, in_use, c, d] = identity.to_ne_bytes();
-    let (port_be, generation) = ([a, b], u16::from_ne_bytes([c, d]));
-    let vip = address_of([vip_head, vip_tail]);
+    let mut fields = reader(words);
+    let (slots, vip, port_be) = (
+        u64::from_ne_bytes(fields.take()),
+        fields.take(),
+        fields.take(),
+    );
+    let [protocol, mode, scheduler, in_use] = fields.take();
     ServiceRow {
         slots,
         vip,
@@ -100,30 +104,27 @@ pub(super) fn service_row(words: [u64; SERVICE_WORDS]) -> ServiceRow {
         mode,
         scheduler,
         in_use,
-        generation,
-        reserved,
+        generation: u16::from_ne_bytes(fields.take()),
+        reserved: fields.take_words(),
     }
 }
 
 pub(super) fn backend_words(row: &BackendRow) -> [u64; BACKEND_WORDS] {
-    let [head, tail] = address_words(row.address);
-    let ([a, b], [c, d, e, f, g, h]) = (row.port_be, row.padding);
-    [
-        row.state,
-        head,
-        tail,
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-    ]
+    Writer::default()
+        .put(row.state.to_ne_bytes())
+        .put(row.address)
+        .put(row.port_be)
+        .put(row.padding)
+        .words()
 }
 
 pub(super) fn backend_row(words: [u64; BACKEND_WORDS]) -> BackendRow {
-    let [state, head, tail, port] = words;
-    let [a, b, padding @ ..] = port.to_ne_bytes();
+    let mut fields = reader(words);
     BackendRow {
-        state,
-        address: address_of([head, tail]),
-        port_be: [a, b],
-        padding,
+        state: u64::from_ne_bytes(fields.take()),
+        address: fields.take(),
+        port_be: fields.take(),
+        padding: fields.take(),
     }
 }
 
@@ -133,23 +134,21 @@ pub(super) fn next_hop_row(words: [u64; NEXT_HOP_WORDS]) -> NextHopRow {
 }
 
 pub(super) fn interface_words(row: &InterfaceRow) -> [u64; INTERFACE_WORDS] {
-    let [a, b] = row.reserved;
-    [
-        row.mac,
-        join(row.ifindex, u32::from_ne_bytes(row.ipv4)),
-        a,
-        b,
-    ]
+    Writer::default()
+        .put(row.mac.to_ne_bytes())
+        .put(row.ifindex.to_ne_bytes())
+        .put(row.ipv4)
+        .put_words(&row.reserved)
+        .words()
 }
 
 pub(super) fn interface_row(words: [u64; INTERFACE_WORDS]) -> InterfaceRow {
-    let [mac, place, reserved @ ..] = words;
-    let (ifindex, ipv4) = split(place);
+    let mut fields = reader(words);
     InterfaceRow {
-        mac,
-        ifindex,
-        ipv4: ipv4.to_ne_bytes(),
-        reserved,
+        mac: u64::from_ne_bytes(fields.take()),
+        ifindex: u32::from_ne_bytes(fields.take()),
+        ipv4: fields.take(),
+        reserved: fields.take_words(),
     }
 }
 

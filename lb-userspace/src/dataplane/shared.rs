@@ -18,6 +18,7 @@ pub(super) struct SharedArray {
     memory: MmapRaw,
     rows: u32,
     words_per_row: usize,
+    writable: bool,
 }
 
 impl SharedArray {
@@ -26,11 +27,12 @@ impl SharedArray {
     /// # Errors
     /// It is not of that kind.
     pub(super) fn map(array: &MapData) -> io::Result<Self> {
-        Self::map_with(array, MmapOptions::map_raw)
+        Self::map_with(array, true, MmapOptions::map_raw)
     }
 
     fn map_with(
         array: &MapData,
+        writable: bool,
         map: impl FnOnce(&MmapOptions, RawFd) -> io::Result<MmapRaw>,
     ) -> io::Result<Self> {
         use std::os::fd::AsFd;
@@ -47,6 +49,7 @@ impl SharedArray {
             memory,
             rows,
             words_per_row,
+            writable,
         })
     }
 
@@ -55,7 +58,7 @@ impl SharedArray {
     /// # Errors
     /// It is not of that kind.
     pub(super) fn map_read_only(array: &MapData) -> io::Result<Self> {
-        Self::map_with(array, MmapOptions::map_raw_read_only)
+        Self::map_with(array, false, MmapOptions::map_raw_read_only)
     }
 
     /// Rows of the array.
@@ -77,9 +80,8 @@ impl SharedArray {
     /// # Errors
     /// There is no such word.
     pub(super) fn store(&self, row: u32, word: usize, value: u64) -> io::Result<()> {
-        let place = self
-            .place(row, word)
-            .ok_or_else(|| io::Error::other(format!("there is no row {row}")))?;
+        let place = self.place(row, word).filter(|_| self.writable);
+        let place = place.ok_or_else(|| io::Error::other(format!("row {row} can't be written")))?;
         // SAFETY: `place` lies within the mapping and is aligned; the mapping is writable, for nothing is stored into one
         // that was made for reading, and lives as long as `self`.
         unsafe { ptr::write_volatile(place, value) };
@@ -108,10 +110,10 @@ impl SharedArray {
         Ok(())
     }
 
+    #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
     fn place(&self, row: u32, word: usize) -> Option<*mut u64> {
         let within = row < self.rows && word < self.words_per_row;
         let index = row as usize * self.words_per_row + word;
-        // The mapping begins at a page.
         within.then(|| self.memory.as_mut_ptr().cast::<u64>().wrapping_add(index))
     }
 }

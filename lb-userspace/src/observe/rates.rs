@@ -13,7 +13,7 @@ pub const SHORTEST: Duration = Duration::from_secs(1);
 pub struct Rates<K, const N: usize> {
     taken: Option<Instant>,
     counts: BTreeMap<K, [u64; N]>,
-    rates: BTreeMap<K, [f64; N]>,
+    last: BTreeMap<K, [f64; N]>,
 }
 
 impl<K, const N: usize> Default for Rates<K, N> {
@@ -21,7 +21,7 @@ impl<K, const N: usize> Default for Rates<K, N> {
         Self {
             taken: None,
             counts: BTreeMap::new(),
-            rates: BTreeMap::new(),
+            last: BTreeMap::new(),
         }
     }
 }
@@ -38,7 +38,7 @@ impl<K: Ord + Clone, const N: usize> Rates<K, N> {
         if passed < SHORTEST {
             return;
         }
-        self.rates = counts
+        self.last = counts
             .iter()
             .filter_map(|(key, after)| {
                 let before = self.counts.get(key)?;
@@ -52,7 +52,7 @@ impl<K: Ord + Clone, const N: usize> Rates<K, N> {
     /// Rates of one key, a second; zero while there is no interval yet.
     #[must_use]
     pub fn of(&self, key: &K) -> [f64; N] {
-        self.rates.get(key).copied().unwrap_or([0.0; N])
+        self.last.get(key).copied().unwrap_or([0.0; N])
     }
 }
 
@@ -67,6 +67,7 @@ fn per_second<const N: usize>(before: [u64; N], after: [u64; N], passed: Duratio
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the counts divide evenly")]
 mod tests {
     use super::*;
 

@@ -298,9 +298,8 @@ fn active(seen: &Seen, service: ServiceId, backend: BackendId) -> u64 {
 fn next_hop(seen: &Seen, id: BackendId) -> Option<String> {
     let hop = NextHopId::new(seen.tables.backends.get(&id)?.state().next_hop)?;
     let way = seen.tables.next_hops.get(&hop).map(NextHopRow::way)?;
-    let [a, b, c, d, e, f] = way.mac;
-    (way.flags & Way::RESOLVED != 0)
-        .then(|| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
+    let mac = way.mac.map(|byte| format!("{byte:02x}")).join(":");
+    (way.flags & Way::RESOLVED != 0).then_some(mac)
 }
 
 fn traffic(seen: Option<&(FlowCounters, [f64; RATES])>) -> Traffic {

@@ -27,19 +27,12 @@ impl<'a> Planner<'a> {
         let free: Vec<_> = self.free_hops().take(ways.len()).collect();
         let mut free = free.into_iter();
         for (key, way) in ways {
-            let id = match self.book.hops.get(&key) {
-                Some(id) => *id,
-                None => match free.next() {
-                    Some(id) => {
-                        self.book.hops.insert(key, id);
-                        id
-                    }
-                    None => {
-                        self.refused.push(Refusal::NoNextHopId(key));
-                        continue;
-                    }
-                },
+            let known = self.book.hops.get(&key).copied();
+            let Some(id) = known.or_else(|| free.next()) else {
+                self.refused.push(Refusal::NoNextHopId(key));
+                continue;
             };
+            self.book.hops.insert(key, id);
             if self.way(id) != way {
                 self.emit(Change::NextHop { id, way });
             }

@@ -68,8 +68,9 @@ const KNOWN: [(u32, &str, Option<f64>, Option<f64>); 4] = [
 ];
 /// Flows that clients who are not ours would have.
 const FOREIGN_FLOWS: u32 = 10_000;
-/// Keys of the calibration's table, more than the first caches hold.
-const LOOKUP_KEYS: u32 = 512;
+/// Keys in the calibration's table: few enough for the nearer caches and for the pages that the processor remembers, so
+/// that the figure is the processor's and not what the neighbours of a shared machine leave of its memory.
+const LOOKUP_KEYS: u32 = 1_024;
 /// Flows that a flood finds.
 const FLOODED_FLOWS: u32 = 100_000;
 /// Both transports, by the names they have in a row's.

@@ -52,6 +52,7 @@ fn bench(screen: Screen, cli: &Cli) -> Result<()> {
     let before = cli.against.as_deref().map(Report::read).transpose()?;
     let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"));
     fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    let directory = &fs::canonicalize(directory)?;
 
     let (report, faults) = measure(screen, cli, &cli.only)?;
     table::print(screen, &report);

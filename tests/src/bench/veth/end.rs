@@ -1,8 +1,8 @@
 //! One end of a link: frames made by the kernel leave it, and frames that arrive at it are counted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, XdpMode};
@@ -13,12 +13,12 @@ use crate::bench::object::{Row, map, xdp};
 use crate::bench::plan::{Arrived, FRAME, Plan};
 use crate::link::Interface;
 use crate::netns::Netns;
-use crate::{pass, poll};
+use crate::pass;
 
 /// Frames that the generator hands over at once.
 const BATCH: u32 = 64;
 /// How long the last frames may be on their way.
-const ON_THE_WAY: Duration = Duration::from_millis(500);
+const ON_THE_WAY: Duration = Duration::from_millis(100);
 
 /// An interface with a sink on it and a generator beside it.
 pub(super) struct End {
@@ -102,30 +102,34 @@ impl End {
         Ok(sum)
     }
 
-    /// Waits until so many frames have arrived since `before`, or until no more do.
+    /// What has arrived since `before`, once nearly all of so many frames have, or no more do.
     ///
     /// # Errors
-    /// Where fewer than 99 of 100 arrived.
-    pub(super) fn wait_for(&mut self, frames: u32, before: Arrived) -> Result<Arrived> {
-        let enough = u64::from(frames) * 99 / 100;
-        poll::until(
-            ON_THE_WAY,
-            format_args!("{enough} of {frames} frames"),
-            || {
-                let now = self.arrived()?;
-                let since = Arrived {
-                    wanted: now.wanted - before.wanted,
-                    others: now.others - before.others,
-                };
-                ensure!(since.wanted >= enough, "{since:?}");
-                Ok(since)
-            },
-        )
+    /// Those of the map.
+    pub(super) fn last_arrived(&mut self, frames: u32, before: Arrived) -> Result<Arrived> {
+        let deadline = Instant::now() + ON_THE_WAY;
+        loop {
+            let now = self.arrived()?;
+            let since = Arrived {
+                wanted: now.wanted - before.wanted,
+                others: now.others - before.others,
+            };
+            if since.is_nearly(frames) || Instant::now() > deadline {
+                return Ok(since);
+            }
+        }
     }
 
     fn set_plan(&mut self, plan: &Plan) -> Result<()> {
         let mut rows = Array::<_, Row<Plan>>::try_from(map(&mut self.object, "PLAN")?)?;
         Ok(rows.set(0, Row(*plan), 0)?)
+    }
+}
+
+impl Arrived {
+    /// Whether nearly all of so many frames arrived with the port that was wanted.
+    pub(super) fn is_nearly(self, frames: u32) -> bool {
+        self.wanted >= u64::from(frames) * 99 / 100
     }
 }
 

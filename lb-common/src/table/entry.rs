@@ -1,0 +1,47 @@
+//! Reading the words of an entry whose pair is locked.
+
+use super::{Cells, Memory};
+use crate::abi::{FlowKey, Recipe, WAYS, field};
+
+/// The entry of an index.
+#[inline(always)]
+pub(super) fn at<M: Memory>(memory: &M, index: u32) -> Option<M::Entry> {
+    let bucket = memory.bucket(index / WAYS)?;
+    Some(memory.entry(bucket, index % WAYS))
+}
+
+#[inline(always)]
+pub(super) fn key_of(entry: impl Cells) -> FlowKey {
+    FlowKey {
+        addresses: entry.load::<{ field::ADDRESSES }>(),
+        rest: entry.load::<{ field::REST }>() & FlowKey::REST,
+    }
+}
+
+/// What of a recipe tells how its flow stands and where its partner is; the rest is zero.
+#[inline(always)]
+pub(super) fn outline_of(entry: impl Cells) -> Recipe {
+    Recipe {
+        rest: entry.load::<{ field::REST }>(),
+        rewrite: entry.load::<{ field::REWRITE }>(),
+        service: entry.load::<{ field::SERVICE }>(),
+        ..Recipe::default()
+    }
+}
+
+#[inline(always)]
+pub(super) fn recipe_of(entry: impl Cells) -> Recipe {
+    Recipe {
+        rest: entry.load::<{ field::REST }>(),
+        rewrite: entry.load::<{ field::REWRITE }>(),
+        binding: entry.load::<{ field::BINDING }>(),
+        service: entry.load::<{ field::SERVICE }>(),
+        way: entry.load::<{ field::WAY }>(),
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the word holds 32 bits")]
+pub(super) fn partner_of(entry: impl Cells) -> u32 {
+    entry.load::<{ field::PARTNER }>() as u32
+}

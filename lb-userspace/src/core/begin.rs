@@ -1,0 +1,144 @@
+//! The beginning and the end of a core.
+
+use std::{
+    future::Future,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    StartError,
+    desired::{Adopted, watch},
+    host::Host,
+    inputs::Inputs,
+    task::Core,
+};
+use crate::{addresses::Wanted, dataplane::Dataplane, neighbours};
+
+/// How long a start waits for neighbours before the first reconcile.
+pub(super) const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a start waits for the first result of every check, at most.
+const FIRST_RESULTS: Duration = Duration::from_secs(5);
+impl<H: Host> Core<H> {
+    /// Runs the first reconcile; gives the task that goes on. A start that fails takes down what it has made.
+    pub(super) async fn begin(
+        mut self,
+        mut inputs: Inputs,
+    ) -> Result<impl Future<Output = ()> + use<H>, StartError> {
+        match self.first_reconcile().await {
+            Ok(()) => {}
+            Err(error) => {
+                if !self.report.adopted {
+                    for line in self.take_down().await {
+                        tracing::warn!("after a failed start something is left: {line}");
+                    }
+                }
+                return Err(error);
+            }
+        }
+        self.checks.reconfigure(&self.model.pools);
+        self.first_results(&mut inputs).await?;
+        self.sample_counters();
+        self.report.ready = self.attachments.all_on(&self.model);
+        Ok(self.run(inputs))
+    }
+
+    async fn first_reconcile(&mut self) -> Result<(), StartError> {
+        self.actual.tables = self.fresh_tables().await??;
+        let watch = watch(&self.model, &self.actual.tables);
+        self.network = self.host.watch(watch.clone(), NEIGHBOUR_PATIENCE).await?;
+        self.watch = watch;
+        for interface in &self.model.interfaces {
+            if self
+                .network
+                .links
+                .get(&interface.name)
+                .copied()
+                .flatten()
+                .is_some()
+            {
+                continue;
+            }
+            // An adopted data plane is better looked after on the interfaces that are left.
+            if !self.report.adopted {
+                return Err(StartError::NoInterface(interface.name.clone()));
+            }
+        }
+        let adopted = Adopted::new(&self.model, &self.actual.tables);
+        self.health
+            .reconfigure(&self.model, SystemTime::now(), |pool, backend| {
+                adopted.state(&pool.name, backend.address)
+            });
+        if let Some(error) = self.reconcile_maps().await? {
+            return Err(error.into());
+        }
+        for error in self.attach(!self.report.adopted).await? {
+            if !self.report.adopted {
+                return Err(error.into());
+            }
+            tracing::error!(event = "attach_failed", "{error}");
+        }
+        self.detach_unconfigured().await?;
+        self.keep_addresses().await?;
+        Ok(())
+    }
+
+    /// Waits until every backend has been checked once, so that the agent is not called ready while every service is
+    /// empty.
+    async fn first_results(&mut self, inputs: &mut Inputs) -> Result<(), StartError> {
+        let checks = self
+            .model
+            .pools
+            .iter()
+            .filter_map(|pool| pool.check.as_ref());
+        let longest = checks.map(|check| check.timeout).max().unwrap_or_default();
+        let deadline = Instant::now() + (longest + Duration::from_millis(200)).min(FIRST_RESULTS);
+        while self.health.is_undecided() {
+            let Some(result) = inputs.result(deadline).await else {
+                break;
+            };
+            self.transitions
+                .extend(self.health.observe(&result, SystemTime::now()));
+            self.reconcile().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the VIPs addresses of the first interface, or takes them away, as the configuration says.
+    pub(super) async fn keep_addresses(&mut self) -> Result<(), neighbours::Error> {
+        let first = self.model.interfaces.first();
+        let wanted = first
+            .filter(|_| self.model.manage_addresses)
+            .map(|interface| Wanted {
+                interface: interface.name.clone(),
+                addresses: self
+                    .model
+                    .services
+                    .iter()
+                    .filter_map(|service| match service.address.ip() {
+                        IpAddr::V4(address) => Some(address),
+                        IpAddr::V6(_) => None,
+                    })
+                    .collect(),
+            });
+        self.host.keep(wanted).await
+    }
+
+    /// Takes everything down; gives what could not be. Addresses go first: a host that still has the VIP and no
+    /// program any more answers clients with a reset.
+    pub(super) async fn take_down(&mut self) -> Vec<String> {
+        self.checks.reconfigure(&[]);
+        let mut left = Vec::new();
+        if let Err(error) = self.host.keep(None).await {
+            left.push(error.to_string());
+        }
+        match self.plane.with(Dataplane::remove).await {
+            Ok(Ok(())) => {}
+            Ok(Err(problems)) => left.extend(problems),
+            Err(lost) => left.push(lost.to_string()),
+        }
+        left
+    }
+}

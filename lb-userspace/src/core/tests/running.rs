@@ -1,0 +1,191 @@
+//! What a running agent does by itself.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn an_adopted_data_plane_is_looked_after_although_an_interface_is_gone() {
+    let tables = running(1).await.plane.state().tables.clone();
+    let setting = Setting::new(Fake::adopted(tables));
+    setting.host.0.lock().unwrap().links.clear();
+    let agent = setting.start(model(1)).await.unwrap();
+    assert!(!agent.handle.status().await.unwrap().agent.ready);
+    agent
+        .host
+        .0
+        .lock()
+        .unwrap()
+        .links
+        .insert("eth0".to_owned(), 9);
+    agent.network_changed().await;
+    assert_eq!(agent.plane.state().links["eth0"], (9, 0));
+    assert!(agent.handle.status().await.unwrap().agent.ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_fails_leaves_the_rotation_and_comes_back() {
+    let agent = running(2).await;
+    agent.fail(1).await;
+    assert_eq!(agent.rotation(), [address(2)]);
+    for _ in 0..2 {
+        agent.results.send(result(1, true)).await.unwrap();
+    }
+    agent.settle().await;
+    assert_eq!(agent.rotation(), [address(1), address(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_map_that_refuses_is_tried_again_and_the_last_good_state_stays() {
+    let agent = running(2).await;
+    agent.plane.state().changes_until_failure = Some(1);
+    agent.fail(1).await;
+    let report = agent.handle.status().await.unwrap();
+    assert!(report.agent.reconcile_failures >= 1);
+    assert_eq!(
+        agent.rotation(),
+        [address(2)],
+        "it was stopped; its slot is still there"
+    );
+    agent.plane.state().changes_until_failure = None;
+    sleep(Duration::from_secs(6)).await;
+    let tables = agent.plane.state().tables.clone();
+    let (_, row) = tables.service_in_force(service()).unwrap();
+    assert_eq!(row.range().length, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_something_else_changes_is_repaired() {
+    let agent = running(2).await;
+    agent.plane.state().tables.keys.clear();
+    agent.plane.state().links.clear();
+    sleep(Duration::from_secs(31)).await;
+    assert_eq!(agent.rotation().len(), 2);
+    assert_eq!(agent.plane.state().links["eth0"], (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_happens_while_nothing_changes() {
+    let agent = running(2).await;
+    let changes = agent.plane.state().changes.len();
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(agent.plane.state().changes.len(), changes);
+    assert_eq!(agent.plane.state().links["eth0"], (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_mac_address_reaches_the_maps_at_once() {
+    let agent = running(1).await;
+    agent.host.0.lock().unwrap().macs.insert(address(1).ip(), 9);
+    agent.network_changed().await;
+    let report = agent.handle.status().await.unwrap();
+    assert_eq!(
+        report.services[0].backends[0].next_hop.as_deref(),
+        Some("02:00:00:00:01:09")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_can_not_be_forwarded_to_leaves_the_rotation_with_a_reason() {
+    let agent = running(2).await;
+    agent.host.0.lock().unwrap().lost.insert(address(1).ip());
+    agent.network_changed().await;
+    assert_eq!(agent.rotation(), [address(2)]);
+    let report = agent.handle.status().await.unwrap();
+    let backend = &report.services[0].backends[0];
+    assert!(
+        !backend.in_rotation && backend.reason.contains("10.0.0.1"),
+        "{}",
+        backend.reason
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_made_anew_is_attached_again() {
+    let agent = running(1).await;
+    agent.host.0.lock().unwrap().links.clear();
+    agent.network_changed().await;
+    let report = agent.handle.status().await.unwrap();
+    assert!(!report.agent.ready);
+    assert!(
+        report.interfaces[0]
+            .reason
+            .as_deref()
+            .unwrap()
+            .contains("no such interface")
+    );
+    agent
+        .host
+        .0
+        .lock()
+        .unwrap()
+        .links
+        .insert("eth0".to_owned(), 7);
+    agent.network_changed().await;
+    assert_eq!(agent.plane.state().links["eth0"].0, 7);
+    assert!(
+        agent
+            .plane
+            .state()
+            .tables
+            .devices
+            .values()
+            .any(|ifindex| *ifindex == 7)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_refuses_is_tried_again() {
+    let agent = running(1).await;
+    agent.plane.state().refusing.push("eth0".to_owned());
+    agent
+        .host
+        .0
+        .lock()
+        .unwrap()
+        .links
+        .insert("eth0".to_owned(), 7);
+    agent.network_changed().await;
+    assert!(!agent.handle.status().await.unwrap().agent.ready);
+    agent.plane.state().refusing.clear();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(agent.plane.state().links["eth0"].0, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn managed_addresses_are_kept_announced_and_withdrawn() {
+    let setting = Setting::new(Fake::default());
+    setting.results.send(result(1, true)).await.unwrap();
+    let mut model = model(1);
+    model.manage_addresses = true;
+    let agent = setting.start(model).await.unwrap();
+    let wanted = Wanted {
+        interface: "eth0".to_owned(),
+        addresses: [[192, 0, 2, 10].into()].into(),
+    };
+    assert_eq!(agent.host.0.lock().unwrap().kept, [Some(wanted)]);
+    let announcement = Announcement {
+        ifindex: 2,
+        address: [192, 0, 2, 10].into(),
+        frame: [7; 42],
+    };
+    agent.announcements.send(announcement).await.unwrap();
+    agent.settle().await;
+    assert_eq!(agent.plane.state().sent, [(2, vec![7; 42])]);
+    assert_eq!(agent.handle.shutdown().await.unwrap(), Ok(()));
+    assert_eq!(agent.host.0.lock().unwrap().kept.last(), Some(&None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_leaves_nothing_and_ends_the_core() {
+    let agent = running(2).await;
+    assert_eq!(agent.handle.shutdown().await.unwrap(), Ok(()));
+    assert!(agent.plane.state().removed);
+    assert!(agent.handle.status().await.is_err());
+}
+
+fn service() -> ServiceAddress {
+    let service = &model(0).services[0];
+    ServiceAddress {
+        address: service.address,
+        protocol: service.protocol,
+    }
+}

@@ -1,0 +1,86 @@
+//! How an agent begins, and ends.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_start_is_ready_with_every_backend_checked_once() {
+    let setting = Setting::new(Fake::default());
+    let results = setting.results.clone();
+    let checks = tokio::spawn(async move {
+        sleep(Duration::from_millis(80)).await;
+        results.send(result(1, true)).await.unwrap();
+        results.send(result(2, false)).await.unwrap();
+    });
+    let agent = setting.start(model(2)).await.unwrap();
+    checks.await.unwrap();
+    assert_eq!(agent.rotation(), [address(1)]);
+    let report = agent.handle.status().await.unwrap();
+    assert!(report.agent.ready && !report.agent.adopted);
+    let states: Vec<_> = report.services[0]
+        .backends
+        .iter()
+        .map(|backend| backend.state.as_str())
+        .collect();
+    assert_eq!(states, ["up", "down"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_never_answers_does_not_hold_the_start_up() {
+    let began = Instant::now();
+    let agent = Setting::new(Fake::default()).start(model(1)).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(agent.rotation(), []);
+    agent.results.send(result(1, true)).await.unwrap();
+    agent.settle().await;
+    assert_eq!(agent.rotation(), [address(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_on_a_missing_interface_leaves_nothing() {
+    let setting = Setting::new(Fake::default());
+    let plane = setting.plane.clone();
+    let mut model = model(1);
+    model.interfaces[0].name = "nope0".to_owned();
+    let error = setting.start(model).await.err().unwrap();
+    assert!(matches!(error, StartError::NoInterface(name) if name == "nope0"));
+    assert!(plane.state().removed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_can_not_attach_leaves_nothing() {
+    let setting = Setting::new(Fake::default());
+    let plane = setting.plane.clone();
+    plane.state().refusing.push("eth0".to_owned());
+    assert!(matches!(
+        setting.start(model(1)).await.err(),
+        Some(StartError::Attach(_))
+    ));
+    assert!(plane.state().removed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_after_a_kill_adopts_and_changes_nothing() {
+    let before = running(3).await;
+    before.fail(2).await;
+    let tables = before.plane.state().tables.clone();
+    let setting = Setting::new(Fake::adopted(tables));
+    setting
+        .plane
+        .state()
+        .links
+        .insert("eth0".to_owned(), (2, 0));
+    let agent = setting.start(model(3)).await.unwrap();
+    assert_eq!(agent.plane.state().changes, []);
+    assert_eq!(
+        agent.plane.state().links["eth0"],
+        (2, 1),
+        "the link has a new program"
+    );
+    assert_eq!(agent.rotation(), [address(1), address(3)]);
+    agent.results.send(result(2, true)).await.unwrap();
+    agent.settle().await;
+    assert_eq!(agent.rotation().len(), 2, "it was down: rise counts");
+    agent.results.send(result(2, true)).await.unwrap();
+    agent.settle().await;
+    assert_eq!(agent.rotation().len(), 3);
+}
