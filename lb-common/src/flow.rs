@@ -26,12 +26,14 @@ pub enum State {
     ClosingByClient = 4,
     /// TCP: the backend sent FIN.
     ClosingByBackend = 5,
-    /// TCP: both sent FIN, or one sent RST.
+    /// TCP: both sent FIN.
     Closed = 6,
     /// TCP: found in the middle, the backend has not been heard.
     Unconfirmed = 7,
     /// UDP: the backend has not been heard.
     Unanswered = 8,
+    /// TCP: one sent RST. It may have been forged or refused (RFC 5961), and a backend that goes on lifts the state again.
+    Reset = 9,
 }
 
 /// Which way a packet goes.
@@ -70,14 +72,19 @@ mod idle {
     }
 }
 
+/// 1 for UDP, 0 for TCP, without a branch: 6 is 0b00110 and 17 is 0b10001.
+#[must_use]
+#[inline(always)]
+pub fn is_udp(protocol: u8) -> u64 {
+    black_box(u64::from(protocol & 1))
+}
+
 /// Seconds without a packet after which a flow in that state is over; `state` is the byte of an entry.
 #[must_use]
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits")]
 pub fn idle_timeout_seconds(state: u8, protocol: u8) -> u32 {
-    // 6 is 0b00110 and 17 is 0b10001: one bit tells TCP from UDP, without a branch.
-    let is_udp = black_box(u64::from(protocol & 1));
-    let table = idle::TCP ^ ((idle::TCP ^ idle::UDP) * is_udp);
+    let table = idle::TCP ^ ((idle::TCP ^ idle::UDP) * is_udp(protocol));
     let which = table >> (4 * (state & 15)) & 15;
     u32::from((idle::SECONDS >> (16 * which)) as u16)
 }
@@ -95,6 +102,7 @@ impl State {
             5 => Self::ClosingByBackend,
             7 => Self::Unconfirmed,
             8 => Self::Unanswered,
+            9 => Self::Reset,
             _ => Self::Closed,
         }
     }
@@ -108,7 +116,7 @@ impl State {
         } else if flags.opens() {
             Self::HalfOpen
         } else if flags.any(TcpFlags::RST) {
-            Self::Closed
+            Self::Reset
         } else {
             Self::Unconfirmed
         }
@@ -126,11 +134,12 @@ impl State {
     #[inline(always)]
     pub const fn after(self, direction: Direction, flags: TcpFlags) -> Self {
         if flags.any(TcpFlags::RST) {
-            return Self::Closed;
+            return Self::Reset;
         }
         let fin = flags.any(TcpFlags::FIN);
         match (self, direction) {
             (Self::Closed, _) => Self::Closed,
+            (Self::Reset, Direction::Forward) => Self::Reset,
             (Self::ClosingByClient, Direction::Reverse)
             | (Self::ClosingByBackend, Direction::Forward)
                 if fin =>
@@ -141,7 +150,7 @@ impl State {
             (_, Direction::Forward) if fin => Self::ClosingByClient,
             (_, Direction::Reverse) if fin => Self::ClosingByBackend,
             (Self::HalfOpen, Direction::Reverse) => Self::Answered,
-            (Self::Unconfirmed | Self::Unanswered, Direction::Reverse)
+            (Self::Unconfirmed | Self::Unanswered | Self::Reset, Direction::Reverse)
             | (Self::Answered, Direction::Forward) => Self::Established,
             _ => self,
         }
@@ -155,13 +164,19 @@ impl State {
     pub const fn yields_to_syn(self) -> bool {
         matches!(
             self,
-            Self::Closed | Self::ClosingByClient | Self::ClosingByBackend
+            Self::Closed | Self::Reset | Self::ClosingByClient | Self::ClosingByBackend
         )
     }
 }
 
 /// A silence after which a settled flow's age is looked at; below every idle timeout at 250 ticks a second and above.
 pub const LONG_SILENCE_TICKS: u32 = 5_000;
+
+/// Ticks by which another CPU's clock may be ahead.
+const JUST_LATER: u32 = 1 << 20;
+/// An entry that is used touches its partner each time its own age crosses a multiple of this many ticks (a power of
+/// two), so that a flow's age is the younger of its two entries' to within it.
+pub const PARTNER_TICKS: u32 = 1 << 10;
 
 /// The time as the kernel program sees it.
 #[repr(C)]
@@ -177,11 +192,13 @@ impl Clock {
     /// Ticks since `last_seen`; 0 where another CPU has been there "later" than now.
     #[must_use]
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "32 bits, or 0")]
     pub fn age(&self, last_seen: u32) -> u32 {
         let age = self.now.wrapping_sub(last_seen);
-        // Without a branch, for the verifier's sake: all ones where the age is below zero.
-        let later = black_box(age.cast_signed() >> 31);
-        age & !later.cast_unsigned()
+        // 1 for an age that lies just below zero. By arithmetic, for the verifier's sake; anything further back than
+        // that is old, however often the ticks have wrapped.
+        let later = black_box((u64::from(age) + u64::from(JUST_LATER)) >> 32);
+        (u64::from(age) * (1 - later)) as u32
     }
 
     /// Ticks of that many seconds.
@@ -203,7 +220,10 @@ pub fn is_expired(recipe: &Recipe, protocol: u8, clock: &Clock) -> bool {
 #[must_use]
 #[inline(always)]
 pub fn is_over(recipe: &Recipe, protocol: u8, clock: &Clock) -> bool {
-    matches!(State::from_byte(recipe.state()), State::Closed) || is_expired(recipe, protocol, clock)
+    matches!(
+        State::from_byte(recipe.state()),
+        State::Closed | State::Reset
+    ) || is_expired(recipe, protocol, clock)
 }
 
 /// Key of the entry that rewrites the other direction.
@@ -280,6 +300,16 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_is_lifted_by_a_backend_that_goes_on() {
+        for direction in [Forward, Reverse] {
+            let reset = walk(Established, &[(direction, TcpFlags::RST)]);
+            assert_eq!(reset, Reset);
+            assert_eq!(walk(reset, &[(Forward, TcpFlags::ACK)]), Reset);
+            assert_eq!(walk(reset, &[(Reverse, TcpFlags::ACK)]), Established);
+        }
+    }
+
+    #[test]
     fn a_repeated_fin_of_one_end_does_not_close() {
         let fin = TcpFlags::FIN | TcpFlags::ACK;
         assert_eq!(
@@ -297,7 +327,7 @@ mod tests {
         for state in [HalfOpen, Answered, Established, Unconfirmed] {
             assert!(!state.yields_to_syn(), "{state:?}");
         }
-        for state in [ClosingByClient, ClosingByBackend, Closed] {
+        for state in [ClosingByClient, ClosingByBackend, Closed, Reset] {
             assert!(state.yields_to_syn(), "{state:?}");
         }
     }
@@ -310,6 +340,11 @@ mod tests {
         };
         assert_eq!(clock(5).age(u32::MAX - 4), 10);
         assert_eq!(clock(5).age(6), 0);
+        assert_eq!(
+            clock(5).age(5 + (1 << 31)),
+            1 << 31,
+            "older than half the range is old, not young"
+        );
         let recipe = Recipe {
             rest: (HalfOpen as u64) << crate::abi::meta::STATE,
             service: u64::from(u32::MAX - 100) << 32,

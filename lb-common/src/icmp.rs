@@ -12,8 +12,6 @@ pub const TTL: u8 = 64;
 pub const ERROR_HEADERS: usize = 28;
 /// Bytes of the datagram's payload that an error quotes.
 pub const QUOTED_PAYLOAD: usize = 8;
-/// Answers a CPU may send in a second.
-pub const ERRORS_A_SECOND: u32 = 100;
 
 const TIME_EXCEEDED: u8 = 11;
 const ICMP: u8 = 1;

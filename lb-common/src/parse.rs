@@ -22,7 +22,7 @@ pub const ETHERNET: usize = EthHdr::LEN;
 pub enum Network {
     /// An IPv4 header, sound or not.
     Ipv4(Ipv4),
-    /// Anything else: ARP, IPv6, tagged frames, runts.
+    /// Anything else: ARP, IPv6, tagged frames, runts, and what is addressed to a group of hosts.
     Other,
 }
 
@@ -117,6 +117,8 @@ impl TcpFlags {
     }
 }
 
+/// Broadcast and multicast MAC addresses have it (IEEE 802.3 section 3.2.3).
+const GROUP: u8 = 1;
 const VERSION_4: u8 = 4;
 const ETHER_IPV4: u16 = EtherType::Ipv4 as u16;
 const TCP: u8 = IpProto::Tcp as u8;
@@ -132,6 +134,9 @@ pub fn network(view: &impl PacketView) -> Network {
         return Network::Other;
     };
     let version_and_length = window.u8::<14>();
+    if window.u8::<0>() & GROUP != 0 {
+        return Network::Other;
+    }
     if window.u16::<12>() != ETHER_IPV4 || version_and_length >> 4 != VERSION_4 {
         return Network::Other;
     }

@@ -8,10 +8,11 @@ use lb_common::{
 };
 
 use crate::{
-    flow, forward,
-    maps::{CONFIG, INTERFACES, RATE_LIMITS},
+    forward,
+    maps::INTERFACES,
     packet::{Frame, FrameWindow},
     service,
+    stats::{self, Limit},
 };
 
 /// An ICMP message whose destination may be a VIP.
@@ -77,7 +78,7 @@ fn expired(frame: &Frame) -> Verdict {
     let Some(interface) = INTERFACES.get(u32::from(forward::ingress_slot(frame))) else {
         return Verdict::Drop(DropReason::BrokenReference);
     };
-    if interface.ipv4 == [0; 4] || !within_rate() {
+    if interface.ipv4 == [0; 4] || !stats::within_rate(Limit::Errors) {
         return Verdict::Drop(DropReason::TtlExceeded);
     }
     match time_exceeded(frame, &ip, interface.ipv4) {
@@ -148,25 +149,4 @@ fn swap_macs(head: FrameWindow<34>) {
     head.put_u16::<4>(from_tail);
     head.put_u32::<6>(to_head);
     head.put_u16::<10>(to_tail);
-}
-
-/// Takes one answer from this CPU's allowance for the current second.
-#[inline(always)]
-fn within_rate() -> bool {
-    let ticks = CONFIG.get(0).map_or(0, |config| config.ticks_per_second);
-    let Some(window) = RATE_LIMITS.get_ptr_mut(0) else {
-        return false;
-    };
-    let now = flow::clock().now;
-    // SAFETY: this CPU's own row.
-    let window = unsafe { &mut *window };
-    if now.wrapping_sub(window.since) >= ticks {
-        window.since = now;
-        window.sent = 0;
-    }
-    if window.sent >= icmp::ERRORS_A_SECOND {
-        return false;
-    }
-    window.sent += 1;
-    true
 }

@@ -50,6 +50,9 @@ pub(crate) fn find(frame: &Frame, packet: &Packet) -> Result<Lookup, Verdict> {
     }
     if since != 0 {
         entry.touch(now);
+        if (now ^ recipe.last_seen()) >= flow::PARTNER_TICKS {
+            touch_partner(packet, entry, &recipe);
+        }
     }
     if !recipe.is_reverse() {
         if !is_current(&recipe) {
@@ -92,12 +95,24 @@ fn follow(packet: &Packet, entry: Entry, recipe: &Recipe) -> bool {
     true
 }
 
-/// The client's packets come another way: replies follow.
+/// The flow is used, if only in one direction: neither entry is idle.
+#[inline(never)]
+fn touch_partner(packet: &Packet, entry: Entry, recipe: &Recipe) {
+    if let Some((partner, _)) = table::partner_entry(&Table, &packet.key, entry, recipe) {
+        partner.touch(now());
+    }
+}
+
+/// The client's packets come another way: replies follow. The client's own entry last, so that what failed is tried again.
 #[inline(never)]
 fn client_moved(frame: &Frame, packet: &Packet, entry: Entry, recipe: &Recipe, print: u64) {
-    entry.store::<{ field::WAY }>(print);
-    if let Some(partner) = table::partner_entry(&Table, &packet.key, entry, recipe) {
-        partner.store::<{ field::WAY }>(Way::back(print, forward::ingress_slot(frame)));
+    let Some((partner, _)) = table::partner_entry(&Table, &packet.key, entry, recipe) else {
+        return;
+    };
+    let old = partner.load::<{ field::WAY }>();
+    let new = Way::back(print, forward::ingress_slot(frame));
+    if partner.compare_exchange::<{ field::WAY }>(old, new) == old {
+        entry.compare_exchange::<{ field::WAY }>(recipe.way, print);
     }
 }
 

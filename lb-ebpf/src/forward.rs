@@ -76,7 +76,9 @@ pub(crate) const fn needs_ttl(route: &Route) -> bool {
 /// The next hop's MAC address is not known: the agent is asked to probe, and a host that forwards delivers meanwhile.
 #[inline(never)]
 fn unresolved(backend: u32) -> Result<Route, Verdict> {
-    if let Some(mut event) = EVENTS.reserve(0) {
+    if stats::within_rate(stats::Limit::Events)
+        && let Some(mut event) = EVENTS.reserve(0)
+    {
         event.write(NeighbourWanted {
             backend,
             padding: 0,
@@ -121,6 +123,17 @@ pub(crate) fn ingress(frame: &Frame) -> Option<u64> {
         window.u16::<10>(),
         frame.ifindex(),
     ))
+}
+
+/// Whether the frame is addressed to our MAC address: a promiscuous interface also receives those of its neighbours.
+#[inline(always)]
+pub(crate) fn is_to_us(frame: &Frame, slot: u8) -> bool {
+    let (Some(window), Some(row)) = (frame.window::<14>(0), INTERFACES.get(u32::from(slot))) else {
+        return false;
+    };
+    let destination = u64::from(window.u32::<0>()) | (u64::from(window.u16::<4>()) << 32);
+    // SAFETY: an aligned word of a map row.
+    destination == unsafe { ptr::read_volatile(&raw const row.mac) }
 }
 
 /// Slot of the interface that received the frame; 0, a row without an interface, where it is not one of ours.

@@ -8,9 +8,9 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowBucket,
-        FlowCounters, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES,
-        MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, NextHopRow, RateWindow,
-        ServiceKey, ServiceRow, WAYS,
+        FlowCounters, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RATE_LIMITS,
+        MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, NextHopRow,
+        RateWindow, ServiceKey, ServiceRow, WAYS,
     },
     table::Work,
 };
@@ -60,7 +60,8 @@ pub(crate) static COUNTERS_BACKENDS: PerCpuArray<FlowCounters, { MAX_BACKENDS as
 pub(crate) static COUNTERS_VERDICTS: PerCpuArray<u64, { MAX_VERDICTS as usize }> =
     PerCpuArray::new();
 #[btf_map]
-pub(crate) static RATE_LIMITS: PerCpuArray<RateWindow, 1> = PerCpuArray::new();
+pub(crate) static RATE_LIMITS: PerCpuArray<RateWindow, { MAX_RATE_LIMITS as usize }> =
+    PerCpuArray::new();
 #[btf_map]
 pub(crate) static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 #[btf_map]

@@ -54,7 +54,11 @@ pub(crate) fn admit(frame: &Frame, packet: &Packet, over: u64) -> Verdict {
     work.key = *key;
     work.over = over;
     work.ingress_print = print;
-    work.way = Way::back(print, forward::ingress_slot(frame));
+    let slot = forward::ingress_slot(frame);
+    if !forward::is_to_us(frame, slot) {
+        return Verdict::Pass;
+    }
+    work.way = Way::back(print, slot);
     work.clock = flow::clock();
     work.service = id;
     work.state = State::first(key.protocol(), packet.flags) as u8;

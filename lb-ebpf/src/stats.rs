@@ -2,9 +2,16 @@
 
 use core::arch::asm;
 
-use lb_common::{abi::FlowCounters, table::Event, verdict::Verdict};
+use lb_common::{
+    abi::{FlowCounters, RATE_LIMIT},
+    table::Event,
+    verdict::Verdict,
+};
 
-use crate::maps::{COUNTERS_BACKENDS, COUNTERS_SERVICES, COUNTERS_TABLE, COUNTERS_VERDICTS};
+use crate::{
+    flow,
+    maps::{COUNTERS_BACKENDS, COUNTERS_SERVICES, COUNTERS_TABLE, COUNTERS_VERDICTS, RATE_LIMITS},
+};
 
 /// Counts the end of a packet's walk.
 #[inline(always)]
@@ -56,6 +63,35 @@ fn both(service: u32, backend: u32, count: impl Fn(&mut FlowCounters)) {
         // SAFETY: this CPU's own row.
         count(unsafe { &mut *row });
     }
+}
+
+/// What a CPU may do only so often; rows of `RATE_LIMITS`.
+#[derive(Clone, Copy)]
+pub(crate) enum Limit {
+    /// ICMP errors sent.
+    Errors = 0,
+    /// Events for the agent.
+    Events = 1,
+}
+
+/// Takes one from this CPU's allowance for the current second.
+#[inline(always)]
+pub(crate) fn within_rate(limit: Limit) -> bool {
+    let clock = flow::clock();
+    let Some(window) = RATE_LIMITS.get_ptr_mut(limit as u32) else {
+        return false;
+    };
+    // SAFETY: this CPU's own row.
+    let window = unsafe { &mut *window };
+    if clock.now.wrapping_sub(window.since) >= clock.ticks_per_second {
+        window.since = clock.now;
+        window.sent = 0;
+    }
+    if window.sent >= RATE_LIMIT {
+        return false;
+    }
+    window.sent += 1;
+    true
 }
 
 /// Adds to a word that CPUs share and returns what it held.

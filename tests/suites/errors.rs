@@ -9,10 +9,14 @@ use lb_tests::command;
 use lb_tests::echo::Listener;
 use lb_tests::http;
 use lb_tests::http::load::Load;
+use lb_tests::link;
 use lb_tests::pass::XdpPass;
 use lb_tests::poll;
 use lb_tests::topology::{Arms, Topology};
 use lb_tests::web::Web;
+
+/// An address that somebody else listens at.
+const TAKEN: &str = "127.0.0.1:9851";
 
 #[test]
 fn an_interface_that_does_not_exist_is_named() -> Result<()> {
@@ -116,6 +120,75 @@ fn a_pin_root_that_is_no_bpffs_is_told_with_the_mount_command() -> Result<()> {
     let failure = agent.run_to_failure()?;
     said(&failure, &[&plain.display().to_string(), "mount -t bpf"])?;
     nothing_left(&agent, &topology)
+}
+
+#[test]
+fn what_a_start_would_refuse_a_reload_refuses_too() -> Result<()> {
+    let topology = Topology::new(Arms::Two, 2)?;
+    let good = Config::web(&topology, None);
+    let web = Web::with_config(topology, &good)?;
+    let load = Load::constant(&web.client(), 200);
+    let balancer = &web.topology.balancer;
+    let _taken = Listener::start(&balancer.netns, TAKEN.parse::<std::net::SocketAddr>()?)?;
+    link::veth(balancer.interface("x0"), balancer.interface("x1"))?;
+    let _other = XdpPass::attach(balancer.interface("x0"))?;
+
+    let with = |change: &dyn Fn(&mut Config)| {
+        let mut config = good.clone();
+        change(&mut config);
+        config
+    };
+    let refused = [
+        (
+            with(&|config| config.metrics = Some(TAKEN.to_owned())),
+            TAKEN,
+        ),
+        (
+            with(&|config| {
+                config
+                    .interfaces
+                    .push(("nope0".to_owned(), "auto".to_owned()))
+            }),
+            "nope0",
+        ),
+        (
+            with(&|config| config.interfaces.push(("x0".to_owned(), "auto".to_owned()))),
+            "x0",
+        ),
+        (
+            with(&|config| config.instance = Some("other".to_owned())),
+            "instance",
+        ),
+    ];
+    for (config, word) in refused {
+        web.agent.write(&config)?;
+        let socket = web.agent.socket().display().to_string();
+        let output = web.agent.lb(&["reload", "--socket", &socket])?;
+        let words = command::said(&output);
+        ensure!(
+            output.status.code() == Some(1),
+            "{word}: {}\n{words}",
+            output.status
+        );
+        ensure!(
+            words.contains(word) && words.contains("mend: "),
+            "{word}: {words}"
+        );
+        assert_eq!(
+            web.agent.http("/healthz")?.status,
+            200,
+            "{word}: the metrics are where they were"
+        );
+        let names: Vec<_> = web
+            .agent
+            .status()?
+            .interfaces
+            .into_iter()
+            .map(|row| row.name)
+            .collect();
+        assert_eq!(names, ["front", "back"], "{word}");
+    }
+    unharmed(&web, load)
 }
 
 #[test]

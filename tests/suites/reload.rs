@@ -74,6 +74,35 @@ fn weight_zero_drains_a_backend() -> Result<()> {
 }
 
 #[test]
+fn a_backend_that_comes_and_goes_again_and_again_keeps_its_flows() -> Result<()> {
+    let topology = Topology::new(Arms::Two, 3)?;
+    let whole = Config::web(&topology, None);
+    let mut part = whole.clone();
+    part.pools[0].backends.remove(1);
+    let web = Web::with_config(topology, &whole)?;
+    let (load, sessions) = busy(&web)?;
+    for config in [&part, &whole].into_iter().cycle().take(20) {
+        web.agent.reload(config)?;
+    }
+    web.wait_until_all_serve()?;
+    let changed = SystemTime::now();
+    enough(&load, changed)?;
+    let tally = http::tally(&load.since(changed));
+    assert_eq!(
+        tally.keys().collect::<Vec<_>>(),
+        ["web0", "web1", "web2"],
+        "{tally:?}"
+    );
+    let kept = sessions.since(changed);
+    ensure!(
+        kept.iter().any(|one| one.server() == Ok("web1")),
+        "{:?}",
+        http::tally(&kept)
+    );
+    unharmed(load, sessions)
+}
+
+#[test]
 fn a_service_comes_and_goes_beside_another() -> Result<()> {
     let topology = Topology::new(Arms::Two, 2)?;
     let one = Config::web(&topology, None);

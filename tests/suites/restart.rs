@@ -11,6 +11,7 @@ use lb_tests::kernel;
 use lb_tests::poll;
 use lb_tests::topology::{Arms, SPARE_VIP, Topology};
 use lb_tests::web::Web;
+use rustix::process::Signal;
 
 #[test]
 fn an_agent_killed_and_started_again_under_load_costs_no_request_two_arm() -> Result<()> {
@@ -53,6 +54,25 @@ fn killed_and_started(arms: Arms) -> Result<()> {
             "agent dead from {killed:?} to {ready:?}: {failures:#?}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_hangs_costs_no_request() -> Result<()> {
+    let web = Web::start(Topology::new(Arms::Two, 2)?, Some(Check::tcp()))?;
+    let load = Load::constant(&web.client(), 200);
+    web.agent.signal(Signal::STOP)?;
+    requests_since(&load, SystemTime::now(), 200)?;
+    web.agent.signal(Signal::CONT)?;
+    requests_since(&load, SystemTime::now(), 100)?;
+    let failures = http::failures(&load.stop()?);
+    assert!(failures.is_empty(), "{failures:#?}");
+    let checks = web.agent.wait_for_state("www", "web0", "up")?.checks;
+    assert_eq!(
+        checks.map(|checks| checks.failed),
+        Some(0),
+        "its own pause is not held against a backend"
+    );
     Ok(())
 }
 

@@ -30,7 +30,7 @@ pub struct Cursor {
     pub padding: [u64; 7],
 }
 
-/// Row of `RATE_LIMITS`, one for each CPU: answers sent in the second that began at `since`.
+/// Row of `RATE_LIMITS`, one for each CPU: what was sent in the second that began at `since`.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateWindow {

@@ -20,7 +20,7 @@ pub use flow::{FlowBucket, FlowEntry, FlowKey, Recipe, WAYS, field, ingress_prin
 pub use ids::{BackendId, InterfaceSlot, NextHopId, ServiceId};
 
 /// Changes with every change to the bytes of a pinned map; an agent refuses maps of another version.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Rows of `SERVICES`; row 0 is never used.
 pub const MAX_SERVICES: u32 = 8_192;
@@ -36,6 +36,10 @@ pub const MAX_SLOTS: u32 = 1 << 20;
 pub const FILTER_WORDS: u32 = 1 << 10;
 /// Rows of `COUNTERS_VERDICTS`.
 pub const MAX_VERDICTS: u32 = 64;
+/// Rows of `RATE_LIMITS`: ICMP errors, events for the agent.
+pub const MAX_RATE_LIMITS: u32 = 2;
+/// What a CPU may send of each in a second.
+pub const RATE_LIMIT: u32 = 100;
 /// Rows of `COUNTERS_TABLE`.
 pub const MAX_TABLE_EVENTS: u32 = 16;
 /// Entries of `FLOWS` where the configuration does not say; a flow in mode `nat` takes two.

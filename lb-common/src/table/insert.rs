@@ -185,7 +185,9 @@ fn write_both<M: Memory>(
         return Outcome::Contended;
     };
     let Some(reverse_tag) = take(reverse) else {
-        forward.publish::<{ field::TAG }>(forward_tag);
+        // Its partner may have been cleared meanwhile, and could not clear this one: half a flow must not stay.
+        evict(memory, forward, forward_index, work.clock);
+        free(forward, forward_tag);
         return Outcome::Contended;
     };
     work.evicted = evict(memory, forward, forward_index, work.clock)
@@ -268,9 +270,17 @@ fn clear_partner<M: Memory>(memory: &M, key: &FlowKey, index: u32, owner: u32) {
     };
     let Some(tag) = take(entry) else { return };
     if key_of(entry) == *key && partner_of(entry) == owner {
-        entry.store::<{ field::ADDRESSES }>(0);
-        entry.store::<{ field::REST }>(0);
+        free(entry, tag);
+    } else {
+        entry.publish::<{ field::TAG }>(tag.wrapping_add(2));
     }
+}
+
+/// Publishes a taken entry as free.
+#[inline(always)]
+fn free(entry: impl Cells, tag: u64) {
+    entry.store::<{ field::ADDRESSES }>(0);
+    entry.store::<{ field::REST }>(0);
     entry.publish::<{ field::TAG }>(tag.wrapping_add(2));
 }
 

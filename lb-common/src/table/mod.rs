@@ -25,6 +25,8 @@ pub const LOCK_TRIES: u32 = 4;
 pub const SEARCH_TRIES: u32 = 4;
 /// Seconds for which a half-open flow can't be evicted.
 pub const HALF_OPEN_PROTECTED_SECONDS: u64 = 3;
+/// Seconds of silence for which an answered UDP flow can't be evicted; at most 15.
+pub const ANSWERED_PROTECTED_SECONDS: u64 = 15;
 
 /// What happened to the table, as rows of `COUNTERS_TABLE` and labels of the metrics. Append-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +42,19 @@ pub enum Event {
     Overflow = 3,
     /// Another CPU made the same flow first.
     LostInsert = 4,
+    /// An entry of an answered UDP flow that had been silent made room.
+    EvictedAnswered = 5,
 }
 
 impl Event {
     /// Every event, in the order of their rows.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::EvictedOver,
         Self::EvictedUnanswered,
         Self::EvictedHalfOpen,
         Self::Overflow,
         Self::LostInsert,
+        Self::EvictedAnswered,
     ];
 
     /// The event of an eviction.
@@ -61,6 +66,7 @@ impl Event {
             Evicted::Over => Some(Self::EvictedOver),
             Evicted::Unanswered => Some(Self::EvictedUnanswered),
             Evicted::HalfOpen => Some(Self::EvictedHalfOpen),
+            Evicted::Answered => Some(Self::EvictedAnswered),
         }
     }
 
@@ -73,6 +79,7 @@ impl Event {
             Self::EvictedHalfOpen => "evicted_half_open",
             Self::Overflow => "overflow",
             Self::LostInsert => "lost_insert",
+            Self::EvictedAnswered => "evicted_answered",
         }
     }
 }

@@ -17,7 +17,7 @@ pub enum Search<E> {
 }
 
 /// Writes a new state into both entries of a flow, each by compare-and-swap on the word that also holds the ports: where
-/// the entry has another tenant by now, nothing is written.
+/// an entry has another tenant or another state by now, nothing is written.
 #[inline(always)]
 pub fn set_state_of_flow<M: Memory>(
     memory: &M,
@@ -25,32 +25,35 @@ pub fn set_state_of_flow<M: Memory>(
     (entry, recipe): (M::Entry, &Recipe),
     state: u8,
 ) {
-    set_state(entry, recipe.rest, state);
-    if let Some(partner) = partner_entry(memory, key, entry, recipe) {
-        set_state(partner, partner.load::<{ field::REST }>(), state);
+    if set_state(entry, recipe.rest, state)
+        && let Some((partner, rest)) = partner_entry(memory, key, entry, recipe)
+    {
+        set_state(partner, rest, state);
     }
 }
 
-/// The entry of the other direction, if it holds the key that it should.
+/// The entry of the other direction and its word of key and state, if it holds the key that it should.
 #[inline(always)]
 pub fn partner_entry<M: Memory>(
     memory: &M,
     key: &FlowKey,
     entry: M::Entry,
     recipe: &Recipe,
-) -> Option<M::Entry> {
+) -> Option<(M::Entry, u64)> {
     #[expect(clippy::cast_possible_truncation, reason = "the word holds 32 bits")]
     let partner = at(memory, entry.load::<{ field::PARTNER }>() as u32)?;
     let wanted = flow::partner(key, recipe);
+    let rest = partner.load::<{ field::REST }>();
     let same = partner.load::<{ field::ADDRESSES }>() == wanted.addresses
-        && partner.load::<{ field::REST }>() & FlowKey::REST == wanted.rest;
-    same.then_some(partner)
+        && rest & FlowKey::REST == wanted.rest;
+    same.then_some((partner, rest))
 }
 
 #[inline(always)]
-fn set_state(entry: impl Cells, rest: u64, state: u8) {
+fn set_state(entry: impl Cells, rest: u64, state: u8) -> bool {
     let cleared = rest & !(0xff << meta::STATE);
-    entry.compare_exchange::<{ field::REST }>(rest, cleared | (u64::from(state) << meta::STATE));
+    let new = cleared | (u64::from(state) << meta::STATE);
+    entry.compare_exchange::<{ field::REST }>(rest, new) == rest
 }
 
 /// Looks for a key in its home bucket and the neighbour.

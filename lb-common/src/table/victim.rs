@@ -1,7 +1,7 @@
 //! Whom an insert evicts: the entries of a pair of buckets, in the order of what their flows have shown.
 
 use super::{
-    HALF_OPEN_PROTECTED_SECONDS, Memory,
+    ANSWERED_PROTECTED_SECONDS, HALF_OPEN_PROTECTED_SECONDS, Memory,
     entry::{at, key_of, outline_of},
 };
 use crate::{
@@ -22,15 +22,18 @@ pub enum Evicted {
     Unanswered = 2,
     /// A connection that had not been established, past its protected seconds.
     HalfOpen = 3,
+    /// UDP that was answered and has been silent for some seconds: a question and its answer are most often all there is.
+    Answered = 4,
 }
 
 impl Evicted {
     #[inline(always)]
     pub(super) const fn from_bits(bits: u8) -> Self {
-        match bits & 3 {
+        match bits & 7 {
             1 => Self::Over,
             2 => Self::Unanswered,
             3 => Self::HalfOpen,
+            4 => Self::Answered,
             _ => Self::Nothing,
         }
     }
@@ -99,7 +102,7 @@ pub(super) fn scan<M: Memory>(
 }
 
 /// A class that is never evicted.
-pub(super) const PROTECTED: u64 = 4;
+pub(super) const PROTECTED: u64 = 5;
 /// Class of each state of a flow that is not over and past its protected seconds, four bits each, by the state's
 /// number. Nothing but having seen both ends protects an entry for long.
 const CLASSES: u64 = nibble(State::HalfOpen, Evicted::HalfOpen as u64)
@@ -107,6 +110,7 @@ const CLASSES: u64 = nibble(State::HalfOpen, Evicted::HalfOpen as u64)
     | nibble(State::Unconfirmed, Evicted::HalfOpen as u64)
     | nibble(State::Unanswered, Evicted::Unanswered as u64)
     | nibble(State::Closed, Evicted::Over as u64)
+    | nibble(State::Reset, Evicted::Over as u64)
     | nibble(State::Established, PROTECTED)
     | nibble(State::ClosingByClient, PROTECTED)
     | nibble(State::ClosingByBackend, PROTECTED);
@@ -114,6 +118,10 @@ const CLASSES: u64 = nibble(State::HalfOpen, Evicted::HalfOpen as u64)
 const PROTECTED_SECONDS: u64 = nibble(State::HalfOpen, HALF_OPEN_PROTECTED_SECONDS)
     | nibble(State::Answered, HALF_OPEN_PROTECTED_SECONDS)
     | nibble(State::Unconfirmed, HALF_OPEN_PROTECTED_SECONDS);
+
+/// What is different for UDP: an answered flow may be evicted after its protected seconds.
+const UDP_CLASSES: u64 = nibble(State::Established, PROTECTED ^ Evicted::Answered as u64);
+const UDP_PROTECTED_SECONDS: u64 = nibble(State::Established, ANSWERED_PROTECTED_SECONDS);
 
 const fn nibble(state: State, value: u64) -> u64 {
     value << (4 * state as u8)
@@ -125,10 +133,13 @@ const fn nibble(state: State, value: u64) -> u64 {
 #[inline(always)]
 pub(super) fn class(recipe: &Recipe, protocol: u8, clock: &flow::Clock) -> u64 {
     let state = recipe.state() & 15;
-    let class = CLASSES >> (4 * state) & 15;
+    let udp = flow::is_udp(protocol);
+    let classes = CLASSES ^ (UDP_CLASSES * udp);
+    let protected_seconds = PROTECTED_SECONDS | (UDP_PROTECTED_SECONDS * udp);
+    let class = (classes >> (4 * state)) & 15;
     let age = u64::from(clock.age(recipe.last_seen()));
     let ticks = u64::from(clock.ticks_per_second);
-    let young = less(age, (PROTECTED_SECONDS >> (4 * state) & 15) * ticks);
+    let young = less(age, ((protected_seconds >> (4 * state)) & 15) * ticks);
     let over = less(
         u64::from(flow::idle_timeout_seconds(state, protocol)) * ticks,
         age,

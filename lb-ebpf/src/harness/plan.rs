@@ -1,11 +1,10 @@
-//! The plan of a measurement: which packets [`replay`] makes. One source for the program and for the bench, which includes this file.
+//! The plan of a measurement: which packets the programs `replay` and `generate` make. One source for them and for the
+//! bench, which includes this file.
 //!
 //! Flows are numbers. A flow's client follows from its number by arithmetic, and so does its backend, because the flows
 //! are made one after the other and round robin deals backends in order; nothing is looked up to make a packet.
 //!
 //! Addresses and ports are a packet's bytes read as one word in native order.
-//!
-//! [`replay`]: the program of this name in the harness' object
 
 /// Packets that one round of the program runs.
 pub(crate) const PACKETS: u32 = 8;

@@ -12,12 +12,19 @@ use crate::{
     plan::{Desired, Hop, Interface, Service, ServiceAddress, Tables},
 };
 
+/// What a data plane is from its beginning to its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Constants {
+    pub(super) ticks_per_second: u32,
+    pub(super) flow_seed: u64,
+}
+
 /// What the maps should hold.
 pub(super) fn desired(
     model: &Model,
     health: &Health,
     network: &Observation,
-    ticks_per_second: u32,
+    constants: Constants,
 ) -> Desired {
     let used: BTreeSet<_> = model
         .services
@@ -39,7 +46,8 @@ pub(super) fn desired(
     };
     Desired {
         host_forwards: network.host_forwards,
-        ticks_per_second,
+        ticks_per_second: constants.ticks_per_second,
+        flow_seed: constants.flow_seed,
         interfaces: interfaces(model, network),
         services: services(model),
         pools: pools()

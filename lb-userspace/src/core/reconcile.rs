@@ -61,12 +61,7 @@ impl<H: Host> Core<H> {
     /// Plans and applies; gives the error that stopped it.
     pub(super) async fn reconcile_maps(&mut self) -> Result<Option<TableError>, PlaneLost> {
         self.follow_backends().await;
-        let desired = desired(
-            &self.model,
-            &self.health,
-            &self.network,
-            self.ticks_per_second,
-        );
+        let desired = desired(&self.model, &self.health, &self.network, self.constants);
         let plan = plan(&desired, &self.actual, Instant::now().into_std());
         self.tell_refused(plan.refused.iter().map(ToString::to_string).collect());
         let failure = self.apply(plan.changes).await?;

@@ -166,7 +166,7 @@ impl<H: Host> Core<H> {
         all.pools.iter_mut().for_each(|pool| pool.check = None);
         let mut health = Health::default();
         health.reconfigure(&all, SystemTime::now(), |_, _| None);
-        let wanted = desired(&all, &health, &network, self.ticks_per_second);
+        let wanted = desired(&all, &health, &network, self.constants);
         let now = tokio::time::Instant::now().into_std();
         refusals.extend(
             plan(&wanted, &self.actual, now)

@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     attachments::Attachments,
+    desired::Constants,
     health::{self, Health},
     host::{Checking, Host},
     inputs::{Input, Inputs},
@@ -53,7 +54,7 @@ pub(super) struct Core<H> {
     pub(super) host: H,
     pub(super) plane: Plane,
     pub(super) observer: Arc<Observer>,
-    pub(super) ticks_per_second: u32,
+    pub(super) constants: Constants,
     pub(super) report: AgentReport,
     pub(super) health: Health,
     pub(super) watch: Watch,
@@ -93,13 +94,17 @@ impl<H: Host> Core<H> {
             report,
         } = parts;
         let (readings, ticks_per_second) = (plane.readings(), plane.ticks_per_second());
+        let flow_seed = plane.flow_seed();
         Self {
             model,
             checks,
             host,
             plane: Plane::new(plane),
             observer: Arc::new(Observer::new(Arc::clone(&readings), ticks_per_second)),
-            ticks_per_second,
+            constants: Constants {
+                ticks_per_second,
+                flow_seed,
+            },
             report,
             health: Health::default(),
             watch: Watch::default(),

@@ -79,6 +79,10 @@ impl Dataplane for Fake {
         250
     }
 
+    fn flow_seed(&self) -> u64 {
+        0x5eed
+    }
+
     fn apply(&mut self, change: &Change) -> Result<(), TableError> {
         let mut state = self.state();
         if let Some(left) = &mut state.changes_until_failure {

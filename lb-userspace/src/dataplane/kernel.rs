@@ -162,6 +162,10 @@ impl Dataplane for Kernel {
         self.loaded.ticks_per_second
     }
 
+    fn flow_seed(&self) -> u64 {
+        self.loaded.flow_seed
+    }
+
     fn apply(&mut self, change: &Change) -> Result<(), TableError> {
         self.loaded
             .maps

@@ -5,7 +5,7 @@ use std::{fmt, path::Path};
 use aya::maps::{MapError, MapInfo, MapType};
 use lb_common::abi::{
     BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow,
-    MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS,
+    MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS,
     MAX_VERDICTS, NextHopRow, RateWindow, ServiceKey, ServiceRow, WAYS,
 };
 
@@ -103,7 +103,7 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
         per_cpu("COUNTERS_BACKENDS", size_of::<FlowCounters>(), MAX_BACKENDS),
         per_cpu("COUNTERS_VERDICTS", size_of::<u64>(), MAX_VERDICTS),
         per_cpu("COUNTERS_TABLE", size_of::<u64>(), MAX_TABLE_EVENTS),
-        per_cpu("RATE_LIMITS", size_of::<RateWindow>(), 1),
+        per_cpu("RATE_LIMITS", size_of::<RateWindow>(), MAX_RATE_LIMITS),
         array("DEVICES", MapType::DevMap, 8, MAX_INTERFACES, READ_ONLY),
         table("EVENTS", MapType::RingBuf, 0, 0, EVENTS),
     ]

@@ -51,6 +51,9 @@ pub trait Dataplane: Send + 'static {
     /// Ticks of `jiffies` a second.
     fn ticks_per_second(&self) -> u32;
 
+    /// Secret of the flow table's hash, made once for each table.
+    fn flow_seed(&self) -> u64;
+
     /// Carries out one change.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ pub struct Desired {
     pub host_forwards: bool,
     /// Ticks of `jiffies` a second.
     pub ticks_per_second: u32,
+    /// Secret of the flow table's hash, which the next start needs to find the flows.
+    pub flow_seed: u64,
     /// By name; those of the configuration, present or not.
     pub interfaces: BTreeMap<String, Interface>,
     /// By address and protocol.

@@ -100,6 +100,7 @@ impl Planner<'_> {
                 0
             },
             interfaces: highest.max(before),
+            flow_seed: self.desired.flow_seed,
             ..self.tables.config
         };
         if row != self.tables.config {

@@ -33,7 +33,7 @@ pub struct Effort {
     pub runs: u32,
     /// Frames of a run.
     pub frames: u32,
-    /// New flows of a run. Conntrack has to be able to hold those of [`TRIES`] runs: the machine's limit (262,144) is not
+    /// New flows of a run. Conntrack has to be able to hold those of all repetitions: the machine's limit (262,144) is not
     /// this program's to change.
     pub flows: u32,
 }

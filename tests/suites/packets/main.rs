@@ -1,19 +1,17 @@
 //! One packet in, one verdict and one packet out: the real object under `BPF_PROG_TEST_RUN`.
 
+mod flows;
 mod malformed;
 mod world;
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use lb_common::{
-    abi::{ConfigRow, word::BackendState},
-    flow::State,
-};
+use lb_common::abi::ConfigRow;
 use lb_tests::{
     frames::{
         DEFAULT_SOURCE, ETHERTYPE_IPV6, Frame, Icmp, Ipv4, Mac, TcpFlags, Transport, UdpChecksum,
     },
-    program::{OUR_ADDRESS, OUR_MAC, Program, TICKS_PER_SECOND},
+    program::{OUR_ADDRESS, OUR_MAC, Program},
 };
 use world::*;
 
@@ -126,6 +124,16 @@ fn what_is_not_ours_passes_untouched() {
             Frame::tcp(BACKEND_1, CLIENT),
             Fate::Passes,
         ),
+        case(
+            "a broadcast frame",
+            syn(CLIENT, WEB).destination_mac(Mac([0xff; 6])),
+            Fate::Passes,
+        ),
+        case(
+            "a neighbour's frame on a promiscuous interface",
+            syn(CLIENT, WEB).destination_mac(Mac([2, 0, 0, 0, 9, 9])),
+            Fate::Passes,
+        ),
         case("a tagged frame", syn(CLIENT, WEB).vlan(7), Fate::Passes),
         case(
             "another protocol to a VIP",
@@ -183,239 +191,6 @@ fn a_new_flow_goes_to_a_backend_rewritten() {
             fate: Fate::Crosses(across_to_backend(&other, 2, BACKEND_2)),
         },
     ]);
-}
-
-#[test]
-fn a_reply_goes_to_the_client_from_the_vip() {
-    let client = Mac([0x02, 0xaa, 0, 0, 0, 7]);
-    let mut program = world();
-    let first = syn(CLIENT, WEB).source_mac(client);
-    program.run(&first).unwrap();
-    let reply = Frame::tcp(BACKEND_1, CLIENT)
-        .flags(SYN_ACK)
-        .source_mac(backend_mac(1));
-    expect(
-        &mut program,
-        "reply",
-        &reply,
-        &Fate::Leaves(to_client(&reply, WEB, client)),
-    );
-
-    let moved = Mac([0x02, 0xaa, 0, 0, 0, 8]);
-    let ack = Frame::tcp(CLIENT, WEB).source_mac(moved);
-    expect(
-        &mut program,
-        "ack",
-        &ack,
-        &Fate::Leaves(to_backend(&ack, 1, BACKEND_1)),
-    );
-    expect(
-        &mut program,
-        "after the client's router changed",
-        &reply,
-        &Fate::Leaves(to_client(&reply, WEB, moved)),
-    );
-}
-
-#[test]
-fn connections_rotate_and_packets_of_one_stay_together() {
-    let mut program = world();
-    for round in 0..6u16 {
-        let from = format!("198.51.100.7:{}", 41_000 + round);
-        let (number, address) = if round % 2 == 0 {
-            (1, BACKEND_1)
-        } else {
-            (2, BACKEND_2)
-        };
-        for flags in [TcpFlags::SYN, TcpFlags::SYN, ACK, ACK] {
-            let frame = Frame::tcp(from.as_str(), WEB).flags(flags);
-            let fate = if number == 1 {
-                Fate::Leaves(to_backend(&frame, number, address))
-            } else {
-                Fate::Crosses(across_to_backend(&frame, number, address))
-            };
-            expect(
-                &mut program,
-                &format!("round {round} {flags:?}"),
-                &frame,
-                &fate,
-            );
-        }
-    }
-    let counters = program.service_counters(1).unwrap();
-    assert_eq!((counters.new_flows, counters.forward_packets), (6, 24));
-    assert_eq!(counters.forward_bytes, 24 * 54);
-    assert_eq!(program.backend_counters(1).unwrap().new_flows, 3);
-    assert_eq!(program.backend_counters(2).unwrap().forward_packets, 12);
-}
-
-#[test]
-fn a_segment_from_the_middle_leaves_the_rotation_alone() {
-    let mut program = world();
-    for port in 0..20 {
-        let from = format!("198.51.100.9:{}", 50_000 + port);
-        let outcome = program.run(&Frame::tcp(from.as_str(), WEB)).unwrap();
-        assert!(
-            matches!(outcome.counted[..], ["transmit" | "redirect"]),
-            "{outcome:?}"
-        );
-    }
-    let next = syn(CLIENT, WEB);
-    expect(
-        &mut program,
-        "the first SYN",
-        &next,
-        &Fate::Leaves(to_backend(&next, 1, BACKEND_1)),
-    );
-}
-
-#[test]
-fn a_port_used_again_after_the_close_is_a_new_connection() {
-    let mut program = world();
-    let open = syn(CLIENT, WEB);
-    expect(
-        &mut program,
-        "first",
-        &open,
-        &Fate::Leaves(to_backend(&open, 1, BACKEND_1)),
-    );
-    for frame in [
-        Frame::tcp(BACKEND_1, CLIENT).flags(SYN_ACK),
-        Frame::tcp(CLIENT, WEB),
-        Frame::tcp(CLIENT, WEB).flags(FIN),
-        Frame::tcp(BACKEND_1, CLIENT).flags(FIN),
-        Frame::tcp(CLIENT, WEB),
-    ] {
-        program.run(&frame).unwrap();
-    }
-    let states: Vec<u8> = program
-        .flows()
-        .unwrap()
-        .iter()
-        .map(|(_, entry)| entry.state())
-        .collect();
-    assert_eq!(states, [State::Closed as u8; 2]);
-    expect(
-        &mut program,
-        "again",
-        &open,
-        &Fate::Crosses(across_to_backend(&open, 2, BACKEND_2)),
-    );
-    assert_eq!(
-        program.flows().unwrap().len(),
-        2,
-        "the old entries are gone"
-    );
-}
-
-#[test]
-fn the_state_of_a_flow_stands_in_both_entries() {
-    let mut program = world();
-    let seen = |program: &mut Program| -> Vec<u8> {
-        program
-            .flows()
-            .unwrap()
-            .iter()
-            .map(|(_, entry)| entry.state())
-            .collect()
-    };
-    program.run(&syn(CLIENT, WEB)).unwrap();
-    assert_eq!(seen(&mut program), [State::HalfOpen as u8; 2]);
-    program.run(&Frame::tcp(CLIENT, WEB)).unwrap();
-    assert_eq!(
-        seen(&mut program),
-        [State::HalfOpen as u8; 2],
-        "a client alone establishes nothing"
-    );
-    program
-        .run(&Frame::tcp(BACKEND_1, CLIENT).flags(SYN_ACK))
-        .unwrap();
-    program.run(&Frame::tcp(CLIENT, WEB)).unwrap();
-    assert_eq!(seen(&mut program), [State::Established as u8; 2]);
-}
-
-#[test]
-fn an_idle_udp_flow_is_scheduled_again() {
-    let mut program = world();
-    program.run(&Frame::udp(CLIENT, DNS)).unwrap();
-    program.age_flows(TICKS_PER_SECOND * 31).unwrap();
-    program.run(&Frame::udp(CLIENT, DNS)).unwrap();
-    assert_eq!(program.service_counters(2).unwrap().new_flows, 2);
-}
-
-#[test]
-fn two_vips_one_client_port_and_one_backend_collide_and_the_second_drops() {
-    let mut program = world();
-    program.run(&syn(CLIENT, WEB)).unwrap();
-    let second = syn(CLIENT, WEB_AGAIN);
-    expect(
-        &mut program,
-        "second VIP",
-        &second,
-        &Fate::Drops("reply_collision"),
-    );
-    let reset = Frame::tcp(CLIENT, WEB).flags(TcpFlags::RST);
-    program.run(&reset).unwrap();
-    expect(
-        &mut program,
-        "after the first closed",
-        &second,
-        &Fate::Leaves(to_backend(&second, 1, BACKEND_1)),
-    );
-}
-
-#[test]
-fn a_collision_takes_the_next_backend_where_there_is_one() {
-    let mut program = world();
-    program.run(&syn(CLIENT, WEB_AGAIN)).unwrap();
-    let second = syn(CLIENT, WEB);
-    expect(
-        &mut program,
-        "second VIP",
-        &second,
-        &Fate::Crosses(across_to_backend(&second, 2, BACKEND_2)),
-    );
-}
-
-#[test]
-fn a_backend_that_takes_no_new_flows_keeps_its_old_ones() {
-    let mut program = world();
-    program.run(&syn(CLIENT, WEB)).unwrap();
-    program
-        .set_backend_state(1, socket(BACKEND_1), BackendState::IN_USE, 1)
-        .unwrap();
-    let old = Frame::tcp(CLIENT, WEB);
-    expect(
-        &mut program,
-        "old flow",
-        &old,
-        &Fate::Leaves(to_backend(&old, 1, BACKEND_1)),
-    );
-    for port in 1..5 {
-        let new = syn(&format!("198.51.100.7:{port}"), WEB);
-        expect(
-            &mut program,
-            "new flow",
-            &new,
-            &Fate::Crosses(across_to_backend(&new, 2, BACKEND_2)),
-        );
-    }
-}
-
-#[test]
-fn a_row_with_another_tenant_does_not_inherit_flows() {
-    let mut program = world();
-    program.run(&syn(CLIENT, WEB)).unwrap();
-    program
-        .set_backend_state(1, socket("10.2.0.99:80"), BackendState::IN_USE, 2)
-        .unwrap();
-    let frame = syn(CLIENT, WEB);
-    expect(
-        &mut program,
-        "stale flow",
-        &frame,
-        &Fate::Crosses(across_to_backend(&frame, 2, BACKEND_2)),
-    );
 }
 
 #[test]

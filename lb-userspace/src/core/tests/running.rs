@@ -55,9 +55,13 @@ async fn a_map_that_refuses_is_tried_again_and_the_last_good_state_stays() {
 #[tokio::test(start_paused = true)]
 async fn what_something_else_changes_is_repaired() {
     let agent = running(2).await;
+    let config = agent.plane.state().tables.config;
+    assert_eq!((config.ticks_per_second, config.flow_seed), (250, 0x5eed));
     agent.plane.state().tables.keys.clear();
+    agent.plane.state().tables.config.flow_seed = 0;
     agent.plane.state().links.clear();
     sleep(Duration::from_secs(31)).await;
+    assert_eq!(agent.plane.state().tables.config, config);
     assert_eq!(agent.rotation().len(), 2);
     assert_eq!(agent.plane.state().links["eth0"], (2, 0));
 }
