@@ -5,8 +5,8 @@ use std::{fmt, path::Path};
 use aya::maps::{MapError, MapInfo, MapType};
 use lb_common::abi::{
     BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow,
-    MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS,
-    MAX_VERDICTS, NextHopRow, RateWindow, ServiceKey, ServiceRow, WAYS,
+    MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS,
+    MAX_TABLE_EVENTS, MAX_VERDICTS, NextHopRow, RateWindow, ServiceKey, ServiceRow, WAYS,
 };
 
 /// `BPF_F_MMAPABLE`.

@@ -31,14 +31,14 @@ impl FlowCensus {
     pub fn take(entries: impl Iterator<Item = FlowEntry>, clock: &Clock) -> Self {
         let mut census = Self::default();
         for (key, recipe) in entries.filter_map(|entry| entry.read()) {
-            census.add(&key, &recipe, clock);
+            census.add(&key, &recipe, *clock);
         }
         census
     }
 
-    fn add(&mut self, key: &FlowKey, recipe: &Recipe, clock: &Clock) {
+    fn add(&mut self, key: &FlowKey, recipe: &Recipe, clock: Clock) {
         self.entries += 1;
-        if flow::is_expired(recipe, key.protocol(), clock) {
+        if flow::is_expired(recipe, key.protocol(), &clock) {
             return;
         }
         *self.service_references.entry(recipe.service()).or_default() += 1;
@@ -50,7 +50,7 @@ impl FlowCensus {
                 .or_default() += 1;
         }
         // A flow has two entries; the client's stands for it.
-        if !recipe.is_reverse() && !flow::is_over(recipe, key.protocol(), clock) {
+        if !recipe.is_reverse() && !flow::is_over(recipe, key.protocol(), &clock) {
             *self
                 .active
                 .entry((recipe.service(), recipe.backend()))

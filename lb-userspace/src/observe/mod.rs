@@ -1,6 +1,6 @@
 //! What the operator sees of the data plane, read from the maps in force.
 //!
-//! [`Observer`] reads counters, flows, control maps and the program; [`report`] joins them with what only the core
+//! [`Observer`] reads counters, flows, control maps and the program, and joins them with what only the core
 //! knows ([`Known`]) into a [`StatusReport`]. Reading may take milliseconds: call it on a blocking thread. Nothing here
 //! writes.
 
