@@ -133,32 +133,24 @@ fn what_a_start_would_refuse_a_reload_refuses_too() -> Result<()> {
     link::veth(balancer.interface("x0"), balancer.interface("x1"))?;
     let _other = XdpPass::attach(balancer.interface("x0"))?;
 
-    let with = |change: &dyn Fn(&mut Config)| {
+    let metrics = Config {
+        metrics: Some(TAKEN.to_owned()),
+        ..good.clone()
+    };
+    let instance = Config {
+        instance: Some("other".to_owned()),
+        ..good.clone()
+    };
+    let more = |name: &str| {
         let mut config = good.clone();
-        change(&mut config);
+        config.interfaces.push((name.to_owned(), "auto".to_owned()));
         config
     };
     let refused = [
-        (
-            with(&|config| config.metrics = Some(TAKEN.to_owned())),
-            TAKEN,
-        ),
-        (
-            with(&|config| {
-                config
-                    .interfaces
-                    .push(("nope0".to_owned(), "auto".to_owned()))
-            }),
-            "nope0",
-        ),
-        (
-            with(&|config| config.interfaces.push(("x0".to_owned(), "auto".to_owned()))),
-            "x0",
-        ),
-        (
-            with(&|config| config.instance = Some("other".to_owned())),
-            "instance",
-        ),
+        (metrics, TAKEN),
+        (instance, "instance"),
+        (more("nope0"), "nope0"),
+        (more("x0"), "x0"),
     ];
     for (config, word) in refused {
         web.agent.write(&config)?;

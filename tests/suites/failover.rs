@@ -75,7 +75,20 @@ fn with_every_backend_down_nothing_is_sent_to_them_and_the_first_to_return_serve
 
 fn dies_and_returns(arms: Arms, check: &Check) -> Result<()> {
     let mut web = Web::start(Topology::alone(arms, 3)?, Some(check.clone()))?;
+    // Alone they take exact turns; the load that follows shares the rotation with them.
     let sessions = Load::sessions(&web.client(), 9, Duration::from_millis(10));
+    poll::until(Duration::from_secs(5), "all nine sessions", || {
+        let connections = sessions
+            .so_far()
+            .iter()
+            .map(|one| one.connection)
+            .collect::<BTreeSet<_>>();
+        if connections.len() == 9 {
+            Ok(())
+        } else {
+            Err(format!("{connections:?}"))
+        }
+    })?;
     let load = Load::constant(&web.client(), RATE);
     answered(&load, SystemTime::UNIX_EPOCH, "web1")?;
 

@@ -25,7 +25,7 @@ impl<H: Host> Core<H> {
     /// 1. What can't change while the agent runs is refused, and so are interfaces that do not exist and what the maps
     ///    have no room for.
     /// 2. The program is loaded anew where its load-time constants change.
-    /// 3. New interfaces are attached to; where one refuses, all is taken back.
+    /// 3. New interfaces are attached to; where one refuses, all is taken back, the program among it.
     /// 4. The rest is applied as one plan.
     pub(super) async fn reload(&mut self, model: Model) -> Result<ReloadReply, PlaneLost> {
         let old = Arc::clone(&self.model);
@@ -40,7 +40,12 @@ impl<H: Host> Core<H> {
                 return Ok(Err(vec![error.to_string()]));
             }
         }
-        if let Err(refusals) = self.attach_new(&old, &new).await? {
+        if let Err(mut refusals) = self.attach_new(&old, &new).await? {
+            if old.data_plane != new.data_plane {
+                let settings = old.data_plane;
+                let back = self.plane.with(move |plane| plane.reload(settings)).await?;
+                refusals.extend(back.err().map(|error| error.to_string()));
+            }
             return Ok(Err(refusals));
         }
         self.adopt(Arc::clone(&new)).await?;

@@ -41,6 +41,8 @@ pub struct State {
     pub ticks: u64,
     /// So many changes succeed before one fails; `None`: all do.
     pub changes_until_failure: Option<usize>,
+    /// What the program was last loaded anew with.
+    pub settings: Option<DataPlane>,
     /// Interfaces that refuse to be attached to.
     pub refusing: Vec<String>,
     /// It was there before the agent.
@@ -138,11 +140,12 @@ impl Dataplane for Fake {
         Ok(self.state().links.iter().map(link).collect())
     }
 
-    fn reload(&mut self, _: DataPlane) -> Result<(), ReloadError> {
-        self.state()
-            .links
-            .values_mut()
-            .for_each(|(_, replaced)| *replaced += 1);
+    fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError> {
+        let mut state = self.state();
+        state.settings = Some(settings);
+        for (_, replaced) in state.links.values_mut() {
+            *replaced += 1;
+        }
         Ok(())
     }
 

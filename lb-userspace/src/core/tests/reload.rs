@@ -3,6 +3,7 @@
 use lb_common::abi::{BackendId, word::BackendState};
 
 use super::*;
+use crate::model::DataPlaneLog;
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_applies_the_difference_and_says_it() {
@@ -84,6 +85,7 @@ async fn a_reload_whose_new_interface_refuses_is_taken_back() {
         name: "eth1".to_owned(),
         mode: AttachMode::Auto,
     });
+    wanted.data_plane.log = DataPlaneLog::Debug;
     let refusals = agent
         .handle
         .reload(wanted.clone())
@@ -91,6 +93,11 @@ async fn a_reload_whose_new_interface_refuses_is_taken_back() {
         .unwrap()
         .unwrap_err();
     assert!(refusals[0].starts_with("eth1"), "{refusals:?}");
+    assert_eq!(
+        agent.plane.state().settings,
+        Some(model(1).data_plane),
+        "the earlier program is back"
+    );
     assert_eq!(agent.rotation().len(), 2);
     let state = agent
         .plane
