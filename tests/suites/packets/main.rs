@@ -1,4 +1,8 @@
 //! One packet in, one verdict and one packet out: the real object under `BPF_PROG_TEST_RUN`.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what it saw by panicking, its helpers among it"
+)]
 
 mod flows;
 mod malformed;
