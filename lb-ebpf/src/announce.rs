@@ -6,6 +6,11 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 
 /// Sends the frame out of the interface of the context; the negated error number where that is refused.
 #[classifier]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the entry point hands the context over"
+)]
+#[expect(clippy::cast_possible_truncation, reason = "an error number is small")]
 fn announce(context: TcContext) -> i32 {
     // SAFETY: the kernel hands the context over for the time of the call.
     let ifindex = unsafe { (*context.skb.skb).ifindex };

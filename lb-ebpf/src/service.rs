@@ -105,10 +105,6 @@ pub(crate) fn work() -> Option<&'static mut Work> {
 /// The service that a packet is addressed to.
 #[inline(always)]
 fn find(key: &FlowKey) -> Option<(u32, &'static ServiceRow)> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a protocol number has 8 bits"
-    )]
     let wanted = ServiceKey::new(
         mapped(key.destination_word()),
         key.destination_port().to_ne_bytes(),
