@@ -62,7 +62,7 @@ fn raise_curtain(screen: Screen, check: &Check) -> Result<Web> {
         "
                            XDP             XDP        ┌── web0  {first}  nginx
     client ─────────── front [ balancer ] back ───────┤
-    {CLIENT}         {BALANCER}                    └── web1  {second}  nginx
+    {CLIENT:<19}{BALANCER:<31}└── web1  {second}  nginx
                        VIP {VIP}:80
 "
     ));
