@@ -37,12 +37,19 @@ pub const fn replace_address(old: u32, new: u32) -> u32 {
 /// Applies a folded delta to a checksum field: `HC' = ~(~HC + ~m + m')`, RFC 1624 equation 3.
 #[must_use]
 #[inline(always)]
-pub const fn apply(checksum: u16, delta: u32) -> u16 {
-    !fold(!checksum as u32 + delta)
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "folded: the sum of two words carries once"
+)]
+pub const fn apply(checksum: u16, delta: u16) -> u16 {
+    let sum = !checksum as u32 + delta as u32;
+    !((sum + (sum >> 16)) as u16)
 }
 
 /// What lowering the TTL by one adds to the sum of an IPv4 header. The TTL is the first byte of its word.
 pub const TTL_DECREMENT: u32 = !u16::from_ne_bytes([1, 0]) as u32;
+/// The reverse of [`TTL_DECREMENT`].
+pub const TTL_INCREMENT: u32 = u16::from_ne_bytes([1, 0]) as u32;
 
 /// The checksum field of an IPv4 header of 20 bytes whose field is zero.
 #[must_use]
@@ -79,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_1624_gives_0000() {
-        let checksum = apply(0xdd2f, replace(0x5555, 0x3285));
+        let checksum = apply(0xdd2f, fold(replace(0x5555, 0x3285)));
         assert_eq!(checksum, 0x0000);
     }
 
@@ -93,7 +100,7 @@ mod tests {
 
             let old = u32::from_ne_bytes(bytes[16..20].try_into().unwrap());
             let delta = replace_address(old, u32::from_ne_bytes(address)) + TTL_DECREMENT;
-            let after = apply(before, delta);
+            let after = apply(before, fold(delta));
             bytes[16..20].copy_from_slice(&address);
             bytes[8] -= 1;
             bytes[10..12].copy_from_slice(&after.to_ne_bytes());

@@ -1,9 +1,10 @@
-//! The 64 Ki-bit filter that sends foreign traffic on its way: one bit for each hash of an address that may be ours.
-//! It may say "ours" of a stranger, which a later stage mends, and never the reverse.
+//! The filter that sends foreign traffic on its way: a bit for each hash of an address that may be ours, and as many
+//! for each hash of an address, port and protocol. It may say "ours" of a stranger, which a later stage mends, and never
+//! the reverse.
 
 use crate::abi::FILTER_WORDS;
 
-/// Place of an IPv4 address: the word of `ADDRESS_FILTER` and the bit in it.
+/// Place of an IPv4 address: the word of `FILTER`, in its first half, and the bit in it.
 ///
 /// `address` is the address as four bytes of a packet read in native order. Multiplicative hashing; the constant is
 /// 2^32 divided by the golden ratio (Knuth, The Art of Computer Programming, volume 3, section 6.4).
@@ -11,7 +12,19 @@ use crate::abi::FILTER_WORDS;
 #[inline(always)]
 pub const fn place(address: u32) -> (u32, u64) {
     let hash = address.wrapping_mul(0x9e37_79b1) >> 16;
-    ((hash >> 6) & (FILTER_WORDS - 1), 1 << (hash & 63))
+    (hash >> 6, 1 << (hash & 63))
+}
+
+/// Place of an endpoint, in the second half: `port` as in a packet, and the IP protocol number above it, from bit 16.
+///
+/// Multiplicative hashing as in [`place`], with 2^64 divided by the golden ratio.
+#[must_use]
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
+pub const fn place_of_endpoint(address: u32, port_and_protocol: u32) -> (u32, u64) {
+    let word = address as u64 | (port_and_protocol as u64) << 32;
+    let hash = (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;
+    (FILTER_WORDS / 2 + (hash >> 6), 1 << (hash & 63))
 }
 
 #[cfg(test)]
@@ -26,5 +39,28 @@ mod tests {
         places.sort_unstable();
         places.dedup();
         assert_eq!(places.len(), 256);
+    }
+
+    #[test]
+    fn every_place_is_in_its_half() {
+        for number in 0..100_000_u32 {
+            let word = number.wrapping_mul(0x0101_6b55);
+            assert!(place(word).0 < FILTER_WORDS / 2);
+            let (index, _) = place_of_endpoint(word, number);
+            assert!((FILTER_WORDS / 2..FILTER_WORDS).contains(&index));
+        }
+    }
+
+    #[test]
+    fn neighbouring_ports_and_protocols_have_places_of_their_own() {
+        let address = u32::from_ne_bytes([192, 0, 2, 10]);
+        let ports = (1..=128_u16).map(|port| u32::from(port.to_be()));
+        let mut places: std::vec::Vec<_> = ports
+            .flat_map(|port| [port | 6 << 16, port | 17 << 16])
+            .map(|endpoint| place_of_endpoint(address, endpoint))
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        assert!(places.len() >= 254, "{}", places.len());
     }
 }

@@ -29,10 +29,10 @@ pub const fn is_error(kind: u8) -> bool {
 pub const fn reply_checksum(request: u16) -> u16 {
     checksum::apply(
         request,
-        checksum::replace(
+        checksum::fold(checksum::replace(
             u16::from_ne_bytes([ECHO_REQUEST, 0]),
             u16::from_ne_bytes([ECHO_REPLY, 0]),
-        ),
+        )),
     )
 }
 

@@ -10,6 +10,8 @@ pub trait Window<const N: usize>: Copy {
     fn u16<const AT: usize>(self) -> u16;
     /// The four bytes at `AT`.
     fn u32<const AT: usize>(self) -> u32;
+    /// The eight bytes at `AT`.
+    fn u64<const AT: usize>(self) -> u64;
 }
 
 /// A packet's bytes, from the start of the Ethernet header.
@@ -38,6 +40,11 @@ impl<const N: usize> Window<N> for &[u8; N] {
     fn u32<const AT: usize>(self) -> u32 {
         const { assert!(AT + 4 <= N) };
         u32::from_ne_bytes([self[AT], self[AT + 1], self[AT + 2], self[AT + 3]])
+    }
+
+    fn u64<const AT: usize>(self) -> u64 {
+        const { assert!(AT + 8 <= N) };
+        u64::from_ne_bytes(core::array::from_fn(|byte| self[AT + byte]))
     }
 }
 

@@ -8,6 +8,7 @@ use network_types::{
 };
 
 use crate::{
+    abi::FlowKey,
     packet::{PacketView, Window},
     verdict::DropReason,
 };
@@ -121,11 +122,65 @@ impl TcpFlags {
 const GROUP: u8 = 1;
 const VERSION_4: u8 = 4;
 const ETHER_IPV4: u16 = EtherType::Ipv4 as u16;
-const TCP: u8 = IpProto::Tcp as u8;
+/// IP protocol number of TCP.
+pub const TCP: u8 = IpProto::Tcp as u8;
 const UDP: u8 = IpProto::Udp as u8;
 const ICMP: u8 = IpProto::Icmp as u8;
 const FRAGMENT_OFFSET: u16 = u16::to_be(0x1fff);
 const MORE_FRAGMENTS: u16 = u16::to_be(0x2000);
+
+/// Bytes of a plain packet's headers, and the least that such a frame has: see [`plain_protocol`].
+pub const PLAIN: usize = ETHERNET + IPV4_MIN + TCP_MIN;
+/// TCP without options, RFC 9293 section 3.1.
+const TCP_MIN: usize = 20;
+/// RFC 768.
+const UDP_MIN: usize = 8;
+
+/// Whether a frame carries IPv4 to one host.
+#[inline(always)]
+pub fn is_unicast_ipv4(window: impl Window<PLAIN>) -> bool {
+    window.u8::<0>() & GROUP == 0 && window.u16::<12>() == ETHER_IPV4
+}
+
+/// The protocol of a packet whose ports are where they nearly always are: TCP or UDP behind IPv4 without options, whole.
+/// [`network`] and [`transport`] tell of all others.
+#[inline(always)]
+pub fn plain_protocol(window: impl Window<PLAIN>) -> Option<u8> {
+    const VERSION_AND_LENGTH: u8 = VERSION_4 << 4 | (IPV4_MIN / 4) as u8;
+    let protocol = window.u8::<23>();
+    let plain = window.u8::<14>() == VERSION_AND_LENGTH
+        && window.u16::<20>() & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0
+        && (protocol == TCP || protocol == UDP);
+    plain.then_some(protocol)
+}
+
+/// Whether such a packet, in a frame of that length, is sound, has hops left, and neither opens nor ends a connection.
+#[inline(always)]
+pub fn goes_on(window: impl Window<PLAIN>, protocol: u8, length: usize) -> bool {
+    const TCP_WITHOUT_MORE: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
+    let total_length = usize::from(u16::from_be(window.u16::<16>()));
+    if ETHERNET + total_length > length || window.u8::<22>() <= 1 {
+        return false;
+    }
+    if protocol == TCP {
+        let header_length = usize::from(window.u8::<46>() >> 4) * 4;
+        window.u8::<47>() & TCP_WITHOUT_MORE == TcpFlags::ACK
+            && header_length >= TCP_MIN
+            && IPV4_MIN + header_length <= total_length
+    } else {
+        let datagram = usize::from(u16::from_be(window.u16::<38>()));
+        datagram >= UDP_MIN && IPV4_MIN + datagram <= total_length
+    }
+}
+
+/// The key of a plain packet.
+#[inline(always)]
+pub fn plain_key(window: impl Window<PLAIN>, protocol: u8) -> FlowKey {
+    FlowKey {
+        addresses: window.u64::<26>(),
+        rest: u64::from(window.u32::<34>()) | u64::from(protocol) << 32,
+    }
+}
 
 /// Reads the Ethernet and IPv4 headers.
 #[inline(always)]
@@ -191,11 +246,12 @@ pub fn transport(view: &impl PacketView, ip: &Ipv4) -> Result<Transport, DropRea
 
 #[inline(always)]
 fn tcp(view: &impl PacketView, offset: usize, length: usize) -> Result<Transport, DropReason> {
-    const MIN: usize = 20;
-    let window = view.window::<MIN>(offset).ok_or(DropReason::MalformedTcp)?;
+    let window = view
+        .window::<TCP_MIN>(offset)
+        .ok_or(DropReason::MalformedTcp)?;
     let header_length = usize::from(window.u8::<12>() >> 4) * 4;
     let flags = TcpFlags(window.u8::<13>());
-    if header_length < MIN || header_length > length || flags.nonsense() {
+    if header_length < TCP_MIN || header_length > length || flags.nonsense() {
         return Err(DropReason::MalformedTcp);
     }
     Ok(Transport::Ports(Ports {
@@ -212,11 +268,12 @@ fn udp(
     length: usize,
     fragment: Fragment,
 ) -> Result<Transport, DropReason> {
-    const MIN: usize = 8;
-    let window = view.window::<MIN>(offset).ok_or(DropReason::MalformedUdp)?;
+    let window = view
+        .window::<UDP_MIN>(offset)
+        .ok_or(DropReason::MalformedUdp)?;
     let datagram = usize::from(u16::from_be(window.u16::<4>()));
     let whole = matches!(fragment, Fragment::No);
-    if length < MIN || datagram < MIN || (whole && datagram > length) {
+    if length < UDP_MIN || datagram < UDP_MIN || (whole && datagram > length) {
         return Err(DropReason::MalformedUdp);
     }
     Ok(Transport::Ports(Ports {

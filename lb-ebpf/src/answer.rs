@@ -55,7 +55,7 @@ fn echo(frame: &Frame, ip: &Ipv4) -> Option<()> {
     head.put_u8::<22>(icmp::TTL);
     head.put_u16::<24>(checksum::apply(
         head.u16::<24>(),
-        checksum::replace(old, new),
+        checksum::fold(checksum::replace(old, new)),
     ));
     Some(())
 }

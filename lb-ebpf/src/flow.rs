@@ -17,23 +17,21 @@ use crate::{
     table::{Entry, Table},
 };
 
-/// What the table says of a packet.
-pub(crate) enum Lookup {
-    /// Its recipe.
-    Hit(Recipe),
-    /// It has to go through its service. The tag of its entry, if it has one that is over; otherwise 0.
-    Miss(u64),
-}
-
-/// Looks up the 5-tuple as seen on the wire; an entry of either direction is a hit.
-#[inline(always)]
-pub(crate) fn find(frame: &Frame, packet: &Packet) -> Result<Lookup, Verdict> {
-    let home = table::home(&Table, &packet.key);
+/// Looks up the 5-tuple as seen on the wire; an entry of either direction is a hit. Gives whether there is one: its
+/// recipe then is `there` of `work`. Otherwise `over` there is the tag of the packet's entry that is over, 0 without one.
+///
+/// Its own function for the stack: the frames of a call chain share 512 bytes.
+#[inline(never)]
+pub(crate) fn find(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bool, Verdict> {
     let mut tries = SEARCH_TRIES;
-    let (entry, recipe, tag) = loop {
-        match table::find(&Table, &packet.key, home) {
-            Search::Hit(entry, recipe, tag) => break (entry, recipe, tag),
-            Search::Miss => return Ok(Lookup::Miss(0)),
+    work.over = 0;
+    let (entry, tag) = loop {
+        match table::find(&Table, &packet.key) {
+            Search::Hit(entry, recipe, tag) => {
+                work.there = recipe;
+                break (entry, tag);
+            }
+            Search::Miss => return Ok(false),
             Search::Unstable if tries > 0 => tries -= 1,
             Search::Unstable => return Err(Verdict::Drop(DropReason::FlowContended)),
         }
@@ -41,29 +39,29 @@ pub(crate) fn find(frame: &Frame, packet: &Packet) -> Result<Lookup, Verdict> {
     if packet.fragment {
         return Err(Verdict::Drop(DropReason::Fragment));
     }
+    let recipe = &work.there;
     let now = now();
     let since = now.wrapping_sub(recipe.last_seen());
     let settled =
         State::is_settled(recipe.state(), packet.flags) && since < flow::LONG_SILENCE_TICKS;
-    if !settled && !follow(packet, entry, &recipe) {
-        return Ok(Lookup::Miss(tag));
+    if (!settled && !follow(packet, entry, recipe)) || (!recipe.is_reverse() && !is_current(recipe))
+    {
+        work.over = tag;
+        return Ok(false);
     }
     if since != 0 {
         entry.touch(now);
         if (now ^ recipe.last_seen()) >= flow::PARTNER_TICKS {
-            touch_partner(packet, entry, &recipe);
+            touch_partner(packet, entry, recipe);
         }
     }
     if !recipe.is_reverse() {
-        if !is_current(&recipe) {
-            return Ok(Lookup::Miss(tag));
-        }
         let print = forward::ingress(frame).ok_or(Verdict::Pass)?;
         if print != recipe.way {
-            client_moved(frame, packet, entry, &recipe, print);
+            client_moved(frame, packet, entry, recipe, print);
         }
     }
-    Ok(Lookup::Hit(recipe))
+    Ok(true)
 }
 
 /// Whether the entry's backend still is the tenant of its row.
@@ -174,7 +172,7 @@ pub(crate) fn clock() -> Clock {
     clippy::cast_possible_truncation,
     reason = "ages are wrapping differences"
 )]
-fn now() -> u32 {
+pub(crate) fn now() -> u32 {
     // SAFETY: the helper takes nothing.
     unsafe { bpf_jiffies64() as u32 }
 }

@@ -40,16 +40,12 @@ pub(crate) fn route(recipe: &Recipe) -> Result<Route, Verdict> {
         let row = BACKENDS
             .get(backend)
             .ok_or(Verdict::Drop(DropReason::BrokenReference))?;
-        let hop = NEXT_HOPS.get(schedule::state(row).next_hop);
-        let hop = hop.ok_or(Verdict::Drop(DropReason::BrokenReference))?;
-        // SAFETY: an aligned word of a map row.
-        let way = unsafe { ptr::read_volatile(&raw const hop.way) };
-        if Way::unpack(way).flags & Way::RESOLVED == 0 {
-            return unresolved(backend);
+        match way(schedule::state(row).next_hop) {
+            Some(way) => way,
+            None => return unresolved(backend),
         }
-        way
     };
-    let slot = u32::from(Way::unpack(way).interface);
+    let slot = Way::slot(way);
     let row = INTERFACES
         .get(slot)
         .ok_or(Verdict::Drop(DropReason::BrokenReference))?;
@@ -57,11 +53,9 @@ pub(crate) fn route(recipe: &Recipe) -> Result<Route, Verdict> {
     if ifindex == 0 {
         return Err(Verdict::Drop(DropReason::NoInterface));
     }
-    // SAFETY: an aligned word of a map row.
-    let from = unsafe { ptr::read_volatile(&raw const row.mac) };
     Ok(Route::Out {
         to: way,
-        from,
+        from: mac(row),
         slot,
         ifindex,
     })
@@ -98,31 +92,45 @@ fn unresolved(backend: u32) -> Result<Route, Verdict> {
 pub(crate) fn send(frame: &Frame, recipe: &Recipe, route: &Route) -> Result<Verdict, Verdict> {
     let verdict = match route {
         Route::Host => Verdict::PassRewritten,
-        Route::Out { ifindex, .. } if *ifindex == frame.ifindex() => Verdict::Transmit,
-        Route::Out { slot, .. } => match DEVICES.redirect(*slot, 0) {
-            Ok(_) => Verdict::Redirect,
-            Err(_) => return Err(Verdict::Drop(DropReason::NoInterface)),
-        },
+        Route::Out { slot, ifindex, .. } => leave(frame, *slot, *ifindex)?,
     };
-    let bytes = frame.length() as u64;
-    stats::count_packet(
-        recipe.service(),
-        u32::from(recipe.backend()),
-        recipe.is_reverse(),
-        bytes,
-    );
+    stats::count_packet(recipe, frame.length() as u64);
     Ok(verdict)
+}
+
+/// Out of the interface of a slot and index.
+#[inline(always)]
+fn leave(frame: &Frame, slot: u32, ifindex: u32) -> Result<Verdict, Verdict> {
+    if ifindex == frame.ifindex() {
+        Ok(Verdict::Transmit)
+    } else {
+        redirect(slot)
+    }
+}
+
+/// Out of another interface.
+#[inline(always)]
+pub(crate) fn redirect(slot: u32) -> Result<Verdict, Verdict> {
+    match DEVICES.redirect(slot, 0) {
+        Ok(_) => Ok(Verdict::Redirect),
+        Err(_) => Err(Verdict::Drop(DropReason::NoInterface)),
+    }
+}
+
+/// The way of a next hop whose MAC address is known.
+#[inline(always)]
+pub(crate) fn way(next_hop: u32) -> Option<u64> {
+    let hop = NEXT_HOPS.get(next_hop)?;
+    // SAFETY: an aligned word of a map row.
+    let way = unsafe { ptr::read_volatile(&raw const hop.way) };
+    Way::is_resolved(way).then_some(way)
 }
 
 /// The print of where the frame came from.
 #[inline(always)]
 pub(crate) fn ingress(frame: &Frame) -> Option<u64> {
     let window = frame.window::<14>(0)?;
-    Some(ingress_print(
-        window.u32::<6>(),
-        window.u16::<10>(),
-        frame.ifindex(),
-    ))
+    Some(ingress_print(window.u64::<6>(), frame.ifindex()))
 }
 
 /// Whether the frame is addressed to our MAC address: a promiscuous interface also receives those of its neighbours.
@@ -132,8 +140,7 @@ pub(crate) fn is_to_us(frame: &Frame, slot: u8) -> bool {
         return false;
     };
     let destination = u64::from(window.u32::<0>()) | (u64::from(window.u16::<4>()) << 32);
-    // SAFETY: an aligned word of a map row.
-    destination == unsafe { ptr::read_volatile(&raw const row.mac) }
+    destination == mac(row)
 }
 
 /// Slot of the interface that received the frame; 0, a row without an interface, where it is not one of ours.
@@ -154,15 +161,30 @@ pub(crate) fn ingress_slot(frame: &Frame) -> u8 {
     0
 }
 
+/// The interface's kernel index, 0 while it is gone.
 #[inline(always)]
-fn ifindex(row: &InterfaceRow) -> u32 {
+pub(crate) fn ifindex(row: &InterfaceRow) -> u32 {
     // SAFETY: an aligned word of a map row.
     unsafe { ptr::read_volatile(&raw const row.ifindex) }
 }
 
+/// Our MAC address on an interface, in the low 48 bits.
+#[inline(always)]
+pub(crate) fn mac(row: &InterfaceRow) -> u64 {
+    // SAFETY: an aligned word of a map row.
+    unsafe { ptr::read_volatile(&raw const row.mac) }
+}
+
+/// Counts the end of a packet's walk, and gives its XDP action.
+#[inline(always)]
+pub(crate) fn end(verdict: Verdict) -> u32 {
+    stats::count_verdict(verdict);
+    action(verdict)
+}
+
 /// The XDP action of a verdict.
 #[inline(always)]
-pub(crate) const fn action(verdict: Verdict) -> u32 {
+const fn action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass | Verdict::PassRewritten => XDP_PASS,
         Verdict::Transmit | Verdict::EchoReply | Verdict::TimeExceeded => XDP_TX,

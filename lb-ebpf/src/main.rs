@@ -16,6 +16,7 @@
 
 mod announce;
 mod answer;
+mod fast_path;
 mod flow;
 mod forward;
 mod logging;
@@ -36,9 +37,17 @@ use aya_ebpf::{macros::xdp, programs::XdpContext};
 #[xdp]
 fn lb(context: XdpContext) -> u32 {
     let frame = packet::Frame::new(context);
-    let (Ok(verdict) | Err(verdict)) = pipeline::run(&frame);
-    stats::count_verdict(verdict);
-    forward::action(verdict)
+    match fast_path::walk(&frame) {
+        Some(action) => action,
+        None => slow_path(&frame),
+    }
+}
+
+/// The whole pipeline. Its own function, so that the fast path has the registers and the stack for itself.
+#[inline(never)]
+fn slow_path(frame: &packet::Frame) -> u32 {
+    let (Ok(verdict) | Err(verdict)) = pipeline::run(frame);
+    forward::end(verdict)
 }
 
 #[cfg(not(test))]

@@ -25,7 +25,7 @@ const EVENTS_BYTES: usize = 1 << 16;
 #[btf_map]
 pub(crate) static CONFIG: Array<ConfigRow, 1> = Array::new();
 #[btf_map]
-pub(crate) static ADDRESS_FILTER: Array<u64, { FILTER_WORDS as usize }, SHARED> = Array::new();
+pub(crate) static FILTER: Array<u64, { FILTER_WORDS as usize }, SHARED> = Array::new();
 #[btf_map]
 pub(crate) static SERVICE_KEYS: HashMap<ServiceKey, u32, SERVICE_KEYS_MAX> = HashMap::new();
 #[btf_map]

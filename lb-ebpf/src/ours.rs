@@ -7,7 +7,7 @@ use lb_common::{
     verdict::{DropReason, Verdict},
 };
 
-use crate::{answer, maps::ADDRESS_FILTER, packet::Frame, service};
+use crate::{answer, maps::FILTER, packet::Frame, service};
 
 /// A TCP or UDP packet that may belong to a service.
 pub(crate) struct Packet {
@@ -32,8 +32,23 @@ pub(crate) fn check(frame: &Frame) -> Result<Ipv4, Verdict> {
 
 #[inline(always)]
 fn may_be_ours(address: u32) -> bool {
-    let (word, bit) = filter::place(address);
-    ADDRESS_FILTER.get(word).is_some_and(|bits| bits & bit != 0)
+    has(filter::place(address))
+}
+
+/// Whether a TCP or UDP packet may belong to a service, or be a backend's reply.
+#[inline(always)]
+pub(crate) fn may_be_served(key: &FlowKey) -> bool {
+    let (address, port) = key.destination_endpoint();
+    if has(filter::place_of_endpoint(address, port)) {
+        return true;
+    }
+    let (address, port) = key.source_endpoint();
+    has(filter::place_of_endpoint(address, port))
+}
+
+#[inline(always)]
+fn has((word, bit): (u32, u64)) -> bool {
+    FILTER.get(word).is_some_and(|bits| bits & bit != 0)
 }
 
 /// Reads the transport header. What has no ports ends here: echo requests to a VIP are answered, and what is

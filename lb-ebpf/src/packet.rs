@@ -10,7 +10,10 @@ use aya_ebpf::{
     helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use lb_common::packet::{PacketView, Window};
+use lb_common::{
+    abi::word::Way,
+    packet::{PacketView, Window},
+};
 
 /// The frame a program runs on.
 pub(crate) struct Frame {
@@ -88,14 +91,14 @@ impl<const N: usize> FrameWindow<N> {
     access!(get_u8, put_u8, u8);
     access!(get_u16, put_u16, u16);
     access!(get_u32, put_u32, u32);
+    access!(get_u64, put_u64, u64);
 
-    /// Writes the MAC address in the low 48 bits of a word.
+    /// Writes destination and source MAC address, each in the low 48 bits of a word.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "written in two parts")]
-    pub(crate) fn put_mac<const AT: usize, const TAIL: usize>(self, mac: u64) {
-        const { assert!(TAIL == AT + 4) };
-        self.put_u32::<AT>(mac as u32);
-        self.put_u16::<TAIL>((mac >> 32) as u16);
+    pub(crate) fn put_macs(self, to: u64, from: u64) {
+        self.put_u64::<0>(to & Way::MAC | from << 48);
+        self.put_u32::<8>((from >> 16) as u32);
     }
 }
 
@@ -113,6 +116,11 @@ impl<const N: usize> Window<N> for FrameWindow<N> {
     #[inline(always)]
     fn u32<const AT: usize>(self) -> u32 {
         self.get_u32::<AT>()
+    }
+
+    #[inline(always)]
+    fn u64<const AT: usize>(self) -> u64 {
+        self.get_u64::<AT>()
     }
 }
 

@@ -22,12 +22,16 @@ pub(crate) fn apply(
 ) -> Result<(), Verdict> {
     const NO_ROOM: Verdict = Verdict::Drop(DropReason::NoRoom);
     let head = frame.window::<{ ETHERNET + IPV4_MIN }>(0).ok_or(NO_ROOM)?;
-    let mut delta_ip = u32::from(recipe.delta_ip());
-    if let Route::Out { to, from, .. } = route {
-        head.put_mac::<0, 4>(*to);
-        head.put_mac::<6, 10>(*from);
-        head.put_u8::<22>(head.u8::<22>().wrapping_sub(1));
-        delta_ip += checksum::TTL_DECREMENT;
+    let mut delta_ip = recipe.delta_ip();
+    match route {
+        Route::Out { to, from, .. } => {
+            head.put_macs(*to, *from);
+            head.put_u8::<22>(head.u8::<22>().wrapping_sub(1));
+        }
+        // The host counts the hop.
+        Route::Host => {
+            delta_ip = checksum::fold(u32::from(delta_ip) + checksum::TTL_INCREMENT);
+        }
     }
     head.put_u16::<24>(checksum::apply(head.u16::<24>(), delta_ip));
     if recipe.is_reverse() {

@@ -1,7 +1,7 @@
 //! Stages "service", "schedule" and "make the flow", for a packet without an entry.
 
 use lb_common::{
-    abi::{FlowKey, Recipe, ServiceKey, ServiceRow, word::Way},
+    abi::{FlowKey, ServiceKey, ServiceRow, word::Way},
     flow::State,
     parse,
     table::Work,
@@ -20,44 +20,27 @@ use crate::{
 /// Backends tried for one flow before giving up: a backend may have just gone down, or hold a colliding flow.
 const TRIES: u32 = 4;
 
-/// Lets a packet without a flow in, and gives the recipe of the flow it made.
-#[inline(always)]
-pub(crate) fn enter(frame: &Frame, packet: &Packet, over: u64) -> Result<Recipe, Verdict> {
-    match admit(frame, packet, over) {
-        Verdict::Transmit => {
-            let work = work().ok_or(Verdict::Drop(DropReason::BrokenReference))?;
-            Ok(work.there)
-        }
-        verdict => Err(verdict),
-    }
-}
-
-/// Finds the packet's service, chooses a backend and makes the flow, whose recipe then is `there` of this CPU's [`Work`].
+/// Finds the packet's service, chooses a backend and makes the flow, whose recipe then is `there` of `work`.
 ///
-/// `over` is the tag of an entry of the packet that is over, 0 where there is none. Its own function, so that the
+/// `over` there is the tag of an entry of the packet that is over, 0 where there is none. Its own function, so that the
 /// verifier walks the packet's common path and this one apart.
 #[inline(never)]
-pub(crate) fn admit(frame: &Frame, packet: &Packet, over: u64) -> Verdict {
+pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(), Verdict> {
     let key = &packet.key;
-    let Some((id, service)) = find(key) else {
-        return Verdict::Pass;
-    };
+    let (id, service) = find(key).ok_or(Verdict::Pass)?;
     if packet.fragment {
-        return Verdict::Drop(DropReason::Fragment);
+        return Err(Verdict::Drop(DropReason::Fragment));
     }
     if parse::is_martian(key.source_word()) {
-        return Verdict::Drop(DropReason::MartianSource);
+        return Err(Verdict::Drop(DropReason::MartianSource));
     }
-    let (Some(print), Some(work)) = (forward::ingress(frame), work()) else {
-        return Verdict::Drop(DropReason::BrokenReference);
-    };
-    work.key = *key;
-    work.over = over;
-    work.ingress_print = print;
+    let print = forward::ingress(frame).ok_or(Verdict::Drop(DropReason::BrokenReference))?;
     let slot = forward::ingress_slot(frame);
     if !forward::is_to_us(frame, slot) {
-        return Verdict::Pass;
+        return Err(Verdict::Pass);
     }
+    work.key = *key;
+    work.ingress_print = print;
     work.way = Way::back(print, slot);
     work.clock = flow::clock();
     work.service = id;
@@ -65,11 +48,11 @@ pub(crate) fn admit(frame: &Frame, packet: &Packet, over: u64) -> Verdict {
     match admit_to(service, packet, work) {
         Ok(()) => {
             logging::flow_made(frame, key, &work.there);
-            Verdict::Transmit
+            Ok(())
         }
         Err(reason) => {
             logging::flow_refused(frame, key, reason);
-            Verdict::Drop(reason)
+            Err(Verdict::Drop(reason))
         }
     }
 }

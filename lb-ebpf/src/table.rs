@@ -17,6 +17,12 @@ static FLOW_MASK: Global<u32> = Global::new(DEFAULT_FLOW_ENTRIES / WAYS - 1);
 #[unsafe(no_mangle)]
 static FLOW_SEED: Global<u64> = Global::new(0);
 
+/// Bits of a row of `FLOW_LOCKS`.
+mod lock {
+    pub(super) const HELD: u64 = 1;
+    pub(super) const SPILLED: u64 = 1 << 1;
+}
+
 /// The maps `FLOWS` and `FLOW_LOCKS`.
 pub(crate) struct Table;
 
@@ -34,9 +40,7 @@ impl Memory for Table {
 
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<Bucket> {
-        FLOWS
-            .get_ptr_mut(index & self.mask())
-            .map(|bucket| Bucket(bucket.cast()))
+        FLOWS.get_ptr_mut(index).map(|bucket| Bucket(bucket.cast()))
     }
 
     #[inline(always)]
@@ -52,8 +56,11 @@ impl Memory for Table {
         };
         for _ in 0..LOCK_TRIES {
             // SAFETY: an aligned word of a map row.
-            if unsafe { compare_exchange(word, 0, 1) } == 0 {
-                return true;
+            unsafe {
+                let free = word.read_volatile() & !lock::HELD;
+                if compare_exchange(word, free, free | lock::HELD) == free {
+                    return true;
+                }
             }
         }
         false
@@ -62,9 +69,24 @@ impl Memory for Table {
     #[inline(always)]
     fn unlock(&self, pair: u32) {
         if let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) {
-            // SAFETY: an aligned word of a map row.
-            unsafe { exchange(word, 0) };
+            // SAFETY: an aligned word of a map row, which nobody else writes while the lock is held.
+            unsafe { exchange(word, word.read_volatile() & !lock::HELD) };
         }
+    }
+
+    #[inline(always)]
+    fn note_spill(&self, pair: u32) {
+        if let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) {
+            // SAFETY: as for unlocking.
+            unsafe { word.write_volatile(lock::HELD | lock::SPILLED) };
+        }
+    }
+
+    #[inline(always)]
+    fn has_spilled(&self, pair: u32) -> bool {
+        let word = FLOW_LOCKS.get_ptr(pair);
+        // SAFETY: an aligned word of a map row.
+        word.is_some_and(|word| unsafe { word.read_volatile() } & lock::SPILLED != 0)
     }
 
     #[inline(always)]

@@ -230,7 +230,7 @@ impl Program {
             },
         )?;
         self.set_backend_state(id, address, BackendState::IN_USE | BackendState::ACCEPTS, 1)?;
-        self.admit(*address.ip())
+        self.admit(address, &[Protocol::Tcp, Protocol::Udp])
     }
 
     /// Rewrites the state of a backend.
@@ -294,7 +294,7 @@ impl Program {
             reserved: [0; 4],
         };
         self.set("SERVICES", id, row)?;
-        self.admit(*address.ip())?;
+        self.admit(address, &[protocol])?;
         let mut keys = HashMap::<_, Row<ServiceKey>, u32>::try_from(self.map("SERVICE_KEYS")?)?;
         for (port, protocol, value) in [
             (address.port(), protocol as u8, id),
@@ -310,15 +310,22 @@ impl Program {
         Ok(())
     }
 
-    /// Adds an address to the filter.
+    /// Adds an address and its port to the filter.
     ///
     /// # Errors
     /// Those of the map.
-    pub fn admit(&mut self, address: Ipv4Addr) -> Result<()> {
-        let (word, bit) = filter::place(u32::from_ne_bytes(address.octets()));
-        let mut words = Array::<_, u64>::try_from(self.map("ADDRESS_FILTER")?)?;
-        let old = words.get(&word, 0)?;
-        Ok(words.set(word, old | bit, 0)?)
+    pub fn admit(&mut self, endpoint: SocketAddrV4, protocols: &[Protocol]) -> Result<()> {
+        let address = u32::from_ne_bytes(endpoint.ip().octets());
+        let port = u32::from(endpoint.port().to_be());
+        let endpoints = protocols.iter().map(|protocol| {
+            filter::place_of_endpoint(address, port | u32::from(*protocol as u8) << 16)
+        });
+        let mut words = Array::<_, u64>::try_from(self.map("FILTER")?)?;
+        for (word, bit) in endpoints.chain([filter::place(address)]) {
+            let old = words.get(&word, 0)?;
+            words.set(word, old | bit, 0)?;
+        }
+        Ok(())
     }
 
     /// The flow table.

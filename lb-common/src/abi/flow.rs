@@ -48,6 +48,13 @@ impl FlowKey {
         }
     }
 
+    /// Whether an entry's word [`field::REST`] holds this key's rest.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_rest(&self, word: u64) -> bool {
+        (word ^ self.rest) << Self::REST.leading_zeros() == 0
+    }
+
     /// Source address, as in the packet.
     #[must_use]
     #[inline(always)]
@@ -87,6 +94,27 @@ impl FlowKey {
         (self.rest >> 32) as u8
     }
 
+    /// Source address, port and protocol as [`crate::filter::place_of_endpoint`] takes them.
+    #[must_use]
+    #[inline(always)]
+    pub const fn source_endpoint(&self) -> (u32, u32) {
+        (
+            self.source_word(),
+            self.source_port() as u32 | (self.protocol() as u32) << 16,
+        )
+    }
+
+    /// Destination address, port and protocol as [`crate::filter::place_of_endpoint`] takes them.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "24 bits from the middle")]
+    pub const fn destination_endpoint(&self) -> (u32, u32) {
+        (
+            self.destination_word(),
+            ((self.rest & Self::REST) >> 16) as u32,
+        )
+    }
+
     /// Where the packets come from.
     #[must_use]
     pub const fn source(&self) -> SocketAddrV4 {
@@ -119,7 +147,7 @@ pub mod field {
     pub const ADDRESSES: usize = 1;
     /// [`super::FlowKey::rest`], from bit 40 the state, from bit 48 the flags.
     pub const REST: usize = 2;
-    /// New address (32 bits), new port (16), what they add to the sum of the IPv4 header (16).
+    /// New address (32 bits), new port (16), what the address and a hop add to the sum of the IPv4 header (16).
     pub const REWRITE: usize = 3;
     /// What they add to the transport checksum (16), row of `BACKENDS` (16), its generation (16).
     pub const BINDING: usize = 4;
@@ -175,6 +203,18 @@ impl Recipe {
         (self.rest >> meta::STATE) as u8
     }
 
+    /// [`Recipe::role`] of a client's packets in [`crate::flow::State::Established`].
+    pub const ESTABLISHED_FORWARD: u64 = crate::flow::State::Established as u64;
+    /// [`Recipe::role`] of replies in that state.
+    pub const ESTABLISHED_REVERSE: u64 = Self::ESTABLISHED_FORWARD | meta::REVERSE >> meta::STATE;
+
+    /// State and flags in one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn role(&self) -> u64 {
+        self.rest >> meta::STATE
+    }
+
     /// Whether packets are replies.
     #[must_use]
     #[inline(always)]
@@ -196,7 +236,7 @@ impl Recipe {
         (self.rewrite >> 32) as u16
     }
 
-    /// To add to the one's complement sum of the IPv4 header.
+    /// To add to the one's complement sum of the IPv4 header: new address, and a TTL lower by one.
     #[must_use]
     #[inline(always)]
     pub const fn delta_ip(&self) -> u16 {
@@ -245,12 +285,12 @@ impl Recipe {
     }
 }
 
-/// Print of where a packet came from: its source MAC address, given as the four and two bytes it is read in, and the
-/// low 16 bits of the interface's index.
+/// Print of where a packet came from: its source MAC address in the low 48 bits, above it the EtherType mixed with the
+/// low 16 bits of the interface's index. Address and type come as the eight bytes that they are in the frame.
 #[must_use]
 #[inline(always)]
-pub const fn ingress_print(mac_head: u32, mac_tail: u16, ifindex: u32) -> u64 {
-    mac_head as u64 | (mac_tail as u64) << 32 | (ifindex as u64) << 48
+pub const fn ingress_print(source_and_type: u64, ifindex: u32) -> u64 {
+    source_and_type ^ (ifindex as u64) << 48
 }
 
 impl FlowEntry {

@@ -20,7 +20,7 @@ pub use flow::{FlowBucket, FlowEntry, FlowKey, Recipe, WAYS, field, ingress_prin
 pub use ids::{BackendId, InterfaceSlot, NextHopId, ServiceId};
 
 /// Changes with every change to the bytes of a pinned map; an agent refuses maps of another version.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Rows of `SERVICES`; row 0 is never used.
 pub const MAX_SERVICES: u32 = 8_192;
@@ -32,8 +32,8 @@ pub const MAX_NEXT_HOPS: u32 = 8_192;
 pub const MAX_INTERFACES: u32 = 17;
 /// Slots in the arena that all services share.
 pub const MAX_SLOTS: u32 = 1 << 20;
-/// 64-bit words of `ADDRESS_FILTER`.
-pub const FILTER_WORDS: u32 = 1 << 10;
+/// 64-bit words of `FILTER`: the first half for addresses, the second for endpoints.
+pub const FILTER_WORDS: u32 = 1 << 11;
 /// Rows of `COUNTERS_VERDICTS`.
 pub const MAX_VERDICTS: u32 = 64;
 /// Rows of `RATE_LIMITS`: ICMP errors, events for the agent.

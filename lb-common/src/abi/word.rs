@@ -120,6 +120,23 @@ impl Way {
     /// The MAC address is known.
     pub const RESOLVED: u8 = 1;
 
+    /// Bits of the word that hold the MAC address.
+    pub const MAC: u64 = 0xffff_ffff_ffff;
+
+    /// [`Way::interface`] of a word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot(word: u64) -> u32 {
+        (word >> 48) as u32 & 0xff
+    }
+
+    /// Whether a word has [`Way::RESOLVED`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_resolved(word: u64) -> bool {
+        word >> 56 & Self::RESOLVED as u64 != 0
+    }
+
     /// The word as the maps hold it: the bytes in this order, the first one lowest.
     #[must_use]
     #[inline(always)]
@@ -142,7 +159,7 @@ impl Way {
     #[must_use]
     #[inline(always)]
     pub const fn back(print: u64, interface: u8) -> u64 {
-        print & 0xffff_ffff_ffff | (interface as u64) << 48 | (Self::RESOLVED as u64) << 56
+        print & Self::MAC | (interface as u64) << 48 | (Self::RESOLVED as u64) << 56
     }
 
     /// The way that `word` holds.
@@ -191,11 +208,8 @@ mod tests {
     #[test]
     fn the_way_back_leads_to_the_sender() {
         let mac = [2, 0, 0, 0, 0, 7];
-        let print = crate::abi::ingress_print(
-            u32::from_le_bytes([2, 0, 0, 0]),
-            u16::from_le_bytes([0, 7]),
-            0x1_2345,
-        );
+        let print =
+            crate::abi::ingress_print(u64::from_le_bytes([2, 0, 0, 0, 0, 7, 8, 0]), 0x1_2345);
         let way = Way {
             mac,
             interface: 3,

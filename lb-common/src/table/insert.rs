@@ -4,7 +4,7 @@ use super::{
     Cells, Memory,
     entry::{at, key_of, outline_of, partner_of, recipe_of},
     home, pair,
-    victim::{Evicted, NONE, PROTECTED, Scan, class, scan},
+    victim::{Evicted, NONE, PROTECTED, Scan, class, seek},
 };
 use crate::{
     abi::{FlowKey, Recipe, field, meta},
@@ -118,7 +118,7 @@ const fn order(one: u32, other: u32) -> (u32, u32) {
 
 #[inline(always)]
 fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: u32) -> Outcome {
-    scan(
+    seek(
         memory,
         (&work.key, &work.clock),
         home,
@@ -139,7 +139,7 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: 
     if forward_index == NONE {
         return Outcome::Full;
     }
-    scan(
+    seek(
         memory,
         (&work.reply, &work.clock),
         reply_home,
@@ -158,6 +158,12 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: 
     let reverse_index = reverse.chosen();
     if reverse_index == NONE {
         return Outcome::Full;
+    }
+    if forward.spills != 0 {
+        memory.note_spill(pair(home));
+    }
+    if reverse.spills != 0 {
+        memory.note_spill(pair(reply_home));
     }
     write_both(memory, work, forward_index, reverse_index)
 }
@@ -222,7 +228,7 @@ fn write_recipes(work: &mut Work) {
 fn recipe((old, old_port): (u32, u16), (new, new_port): (u32, u16), work: &Work) -> Recipe {
     let addresses = checksum::replace_address(old, new);
     let ports = checksum::replace(old_port, new_port);
-    let delta_ip = u64::from(checksum::fold(addresses));
+    let delta_ip = u64::from(checksum::fold(addresses + checksum::TTL_DECREMENT));
     let delta_transport = u64::from(checksum::fold(addresses + ports));
     Recipe {
         rest: 0,

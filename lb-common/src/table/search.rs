@@ -1,6 +1,6 @@
 //! The lookup: what each packet of a known flow costs.
 
-use super::{Cells, Memory, entry::at};
+use super::{Cells, Memory, entry::at, home, pair, second_home};
 use crate::{
     abi::{FlowKey, Recipe, WAYS, field, meta},
     flow,
@@ -56,9 +56,21 @@ fn set_state(entry: impl Cells, rest: u64, state: u8) -> bool {
     entry.compare_exchange::<{ field::REST }>(rest, new) == rest
 }
 
-/// Looks for a key in its home bucket and the neighbour.
+/// Looks for a key wherever it may be.
 #[inline(always)]
-pub fn find<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> Search<M::Entry> {
+pub fn find<M: Memory>(memory: &M, key: &FlowKey) -> Search<M::Entry> {
+    let home = home(memory, key);
+    match find_near(memory, key, home) {
+        Search::Miss if memory.has_spilled(pair(home)) => {
+            find_near(memory, key, second_home(memory, key))
+        }
+        found => found,
+    }
+}
+
+/// Looks for a key in the bucket `home` and its neighbour: a miss is final only where the pair has not spilled.
+#[inline(always)]
+pub fn find_near<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> Search<M::Entry> {
     let mut tags = 0;
     for index in [home, home ^ 1] {
         let Some(bucket) = memory.bucket(index) else {
@@ -72,7 +84,7 @@ pub fn find<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> Search<M::Entry>
                 continue;
             }
             let rest = entry.load::<{ field::REST }>();
-            if rest & FlowKey::REST != key.rest {
+            if !key.has_rest(rest) {
                 continue;
             }
             let recipe = Recipe {
@@ -82,7 +94,8 @@ pub fn find<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> Search<M::Entry>
                 service: entry.load::<{ field::SERVICE }>(),
                 way: entry.load::<{ field::WAY }>(),
             };
-            return if tag & 1 == 0 && entry.load::<{ field::TAG }>() == tag {
+            // An odd tag never equals the even number below it, which the entry won't hold again.
+            return if entry.load::<{ field::TAG }>() == tag & !1 {
                 Search::Hit(entry, recipe, tag)
             } else {
                 Search::Unstable

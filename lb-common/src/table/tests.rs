@@ -67,7 +67,7 @@ impl Host {
     }
 
     fn find(&self, key: &FlowKey) -> Option<Recipe> {
-        match find(&self, key, home(&self, key)) {
+        match find(&self, key) {
             Search::Hit(_, recipe, _) => Some(recipe),
             Search::Miss | Search::Unstable => None,
         }
@@ -105,7 +105,7 @@ impl Host {
             assert_eq!(other_recipe.backend(), recipe.backend());
         }
         assert!(
-            self.locks.iter().all(|lock| lock.load(SeqCst) == 0),
+            self.locks.iter().all(|lock| lock.load(SeqCst) & 1 == 0),
             "a lock is held"
         );
     }
@@ -125,15 +125,24 @@ impl<'a> Memory for &'a Host {
     }
 
     fn lock(&self, pair: u32) -> bool {
+        let lock = &self.locks[pair as usize];
         (0..LOCK_TRIES).any(|_| {
-            self.locks[pair as usize]
-                .compare_exchange(0, 1, SeqCst, SeqCst)
+            let free = lock.load(SeqCst) & !1;
+            lock.compare_exchange(free, free | 1, SeqCst, SeqCst)
                 .is_ok()
         })
     }
 
     fn unlock(&self, pair: u32) {
-        self.locks[pair as usize].store(0, SeqCst);
+        self.locks[pair as usize].fetch_and(!1, SeqCst);
+    }
+
+    fn note_spill(&self, pair: u32) {
+        self.locks[pair as usize].fetch_or(2, SeqCst);
+    }
+
+    fn has_spilled(&self, pair: u32) -> bool {
+        self.locks[pair as usize].load(SeqCst) & 2 != 0
     }
 
     fn mask(&self) -> u32 {
@@ -206,7 +215,7 @@ fn made(result: Result) -> (Recipe, [Evicted; 2]) {
 }
 
 fn set_state(host: &Host, key: &FlowKey, state: State) {
-    let Search::Hit(entry, recipe, _) = find(&host, key, home(&host, key)) else {
+    let Search::Hit(entry, recipe, _) = find(&host, key) else {
         panic!("no entry")
     };
     set_state_of_flow(&host, key, (entry, &recipe), state as u8);
@@ -250,7 +259,7 @@ fn an_entry_that_the_caller_found_to_be_over_gives_way_with_its_partner() {
     let host = Host::new(64);
     let key = client(1, TCP);
     let (old, _) = made(insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)));
-    let Search::Hit(_, _, tag) = find(&&host, &key, home(&&host, &key)) else {
+    let Search::Hit(_, _, tag) = find(&&host, &key) else {
         panic!()
     };
     made(insert(&host, &key, tag, &binding(4, State::HalfOpen, 1)));
@@ -430,10 +439,7 @@ fn an_entry_being_written_is_neither_hit_nor_miss() {
         let entry = host.entry_at(index);
         entry.store::<{ field::TAG }>(entry.load::<{ field::TAG }>() | 1);
     }
-    assert!(matches!(
-        find(&&host, &key, home(&&host, &key)),
-        Search::Unstable
-    ));
+    assert!(matches!(find(&&host, &key), Search::Unstable));
 }
 
 #[test]
@@ -441,7 +447,7 @@ fn a_late_state_does_not_land_in_another_flow() {
     let host = Host::new(64);
     let key = client(1, TCP);
     made(insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)));
-    let Search::Hit(entry, recipe, _) = find(&&host, &key, home(&&host, &key)) else {
+    let Search::Hit(entry, recipe, _) = find(&&host, &key) else {
         panic!()
     };
     let other = client(2, TCP);
@@ -457,7 +463,7 @@ fn a_late_state_does_not_land_in_another_flow_by_way_of_the_partner() {
     let host = Host::new(64);
     let key = client(1, TCP);
     made(insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)));
-    let Search::Hit(entry, recipe, _) = find(&&host, &key, home(&&host, &key)) else {
+    let Search::Hit(entry, recipe, _) = find(&&host, &key) else {
         panic!()
     };
     let partner = host.entry_at(u32::try_from(entry.load::<{ field::PARTNER }>()).unwrap());
@@ -528,7 +534,7 @@ fn threads_that_rewrite_few_buckets_never_show_a_foreign_recipe() {
                         .wrapping_add(1);
                     let port = u16::try_from((random >> 33) % flows).unwrap() + 1;
                     let key = client(port, TCP);
-                    match find(&host, &key, home(&host, &key)) {
+                    match find(&host, &key) {
                         Search::Hit(_, recipe, tag) => {
                             // The VIP's flows carry their port in the backend's row, below its random part.
                             assert_eq!(recipe.backend() & 0xff, port, "another flow's recipe");

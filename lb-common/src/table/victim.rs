@@ -3,6 +3,7 @@
 use super::{
     ANSWERED_PROTECTED_SECONDS, HALF_OPEN_PROTECTED_SECONDS, Memory,
     entry::{at, key_of, outline_of},
+    pair, second_home,
 };
 use crate::{
     abi::{FlowKey, Recipe, WAYS},
@@ -42,7 +43,7 @@ impl Evicted {
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// What a look at a pair of buckets showed.
+/// Where a key is, or may go.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
@@ -50,6 +51,8 @@ pub struct Scan {
     pub(super) found: u32,
     /// Index of the best victim, or [`NONE`].
     pub(super) victim: u32,
+    /// 1 where the victim is in the second pair.
+    pub(super) spills: u32,
 }
 
 impl Scan {
@@ -63,7 +66,7 @@ impl Scan {
     }
 }
 
-/// Looks for a key and for a victim other than `exclude`, home bucket first, in both buckets of a locked pair.
+/// Looks for a key and for a victim other than `exclude`, home bucket first, in both buckets of a pair.
 ///
 /// The result goes through memory, where the verifier forgets which of the ways it was: it would follow each pair of
 /// them to the end.
@@ -98,7 +101,41 @@ pub(super) fn scan<M: Memory>(
             (best, victim) = (cost, index);
         }
     }
-    *scan = Scan { found, victim };
+    *scan = Scan {
+        found,
+        victim,
+        spills: 0,
+    };
+}
+
+/// Looks in the first pair, which is locked, and where that has no room or has spilled, in the second.
+///
+/// The second one's lock is nobody's here: the key's own writers hold the first one's, and whoever else wants the same
+/// entry is told by its tag.
+#[inline(always)]
+pub(super) fn seek<M: Memory>(
+    memory: &M,
+    sought: (&FlowKey, &flow::Clock),
+    home: u32,
+    exclude: u32,
+    result: &mut Scan,
+) {
+    scan(memory, sought, home, exclude, result);
+    let near = *result;
+    if near.found == NONE && (near.victim == NONE || memory.has_spilled(pair(home))) {
+        scan(
+            memory,
+            sought,
+            second_home(memory, sought.0),
+            exclude,
+            result,
+        );
+        if near.victim == NONE {
+            result.spills = 1;
+        } else {
+            result.victim = near.victim;
+        }
+    }
 }
 
 /// A class that is never evicted.

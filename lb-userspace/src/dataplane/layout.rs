@@ -83,7 +83,7 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
     };
     vec![
         own("CONFIG", size_of::<ConfigRow>(), 1),
-        shared("ADDRESS_FILTER", size_of::<u64>(), FILTER_WORDS),
+        shared("FILTER", size_of::<u64>(), FILTER_WORDS),
         table(
             "SERVICE_KEYS",
             MapType::Hash,

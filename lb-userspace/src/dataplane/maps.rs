@@ -53,7 +53,7 @@ impl Maps {
         };
         Ok(Self {
             config: typed(pins, "CONFIG")?,
-            filter: shared("ADDRESS_FILTER")?,
+            filter: shared("FILTER")?,
             keys: typed(pins, "SERVICE_KEYS")?,
             services: shared("SERVICES")?,
             slots: shared("SLOTS")?,
@@ -185,9 +185,7 @@ impl Maps {
                 store("BACKENDS", self.fill_backend(id, backend_words(&row)))
             }
             Change::BackendState { id, state } => store("BACKENDS", self.store_state(id, state)),
-            Change::Filter { index, bits } => {
-                store("ADDRESS_FILTER", self.filter.store(index, 0, bits))
-            }
+            Change::Filter { index, bits } => store("FILTER", self.filter.store(index, 0, bits)),
             Change::Slots { offset, ref slots } => {
                 let mut places = (offset..).zip(slots);
                 store(

@@ -52,7 +52,7 @@ pub enum Change {
         /// The state.
         state: BackendState,
     },
-    /// A word of `ADDRESS_FILTER`.
+    /// A word of `FILTER`.
     Filter {
         /// The word.
         index: u32,

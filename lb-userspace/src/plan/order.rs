@@ -2,22 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::Instant,
 };
 
 use lb_common::abi::{
-    BackendId, BackendRow, ConfigRow, LAYOUT_VERSION, MAX_BACKENDS, word::BackendState,
+    BackendId, BackendRow, ConfigRow, LAYOUT_VERSION, MAX_BACKENDS, Protocol, word::BackendState,
 };
 
-use super::{Actual, Book, Change, Desired, Plan, Refusal, Tables, tables::filter_place};
+use super::{Actual, Book, Change, Desired, Plan, Refusal, Tables, tables::filter_places};
 
 /// Gives the changes that lead from `actual` to `desired`, none where they are equal.
 ///
 /// Additions come first and from the bottom up, removals last and from the top down:
 /// 1. rows of interfaces, and the configuration that makes them count;
 /// 2. backends that may no longer take new flows stop, whatever slots still name them;
-/// 3. the address filter gains its bits;
+/// 3. the filter gains its bits;
 /// 4. next hops, then backends, then slots, then services, then the keys that lead packets to them;
 /// 5. keys of removed services go, then their slots; their rows and those of removed backends stay and rest;
 /// 6. rows that have rested are cleared;
@@ -251,32 +251,28 @@ impl Planner<'_> {
         }
     }
 
-    /// Addresses whose packets may be ours: VIPs and backends, removed ones that still hold flows among them.
-    fn filtered_addresses(&self) -> impl Iterator<Item = IpAddr> {
+    /// Places of the filter for packets that may be ours: to VIPs and from backends, removed ones that still hold flows
+    /// among them.
+    fn filtered(&self) -> Vec<(u32, u64)> {
         let owners = self.tables.owners().filter_map(|(_, service, _)| service);
-        let vips = owners.map(|service| service.address.ip());
-        vips.chain(self.tables.tenants().map(|(_, address, _)| address.ip()))
+        let vips = owners.map(|service| (service.address, service.protocol));
+        let backends = self.tables.tenants().map(|(_, address, _)| address);
+        places(vips, backends)
     }
 
     fn widen_filter(&mut self) {
-        let vips = self
-            .desired
-            .services
-            .keys()
-            .map(|service| service.address.ip());
-        let wanted = vips
-            .chain(self.desired.backends.iter().map(SocketAddr::ip))
-            .chain(self.filtered_addresses());
-        let places: Vec<_> = wanted.filter_map(filter_place).collect();
+        let services = self.desired.services.keys();
+        let vips = services.map(|service| (service.address, service.protocol));
+        let mut wanted = places(vips, self.desired.backends.iter().copied());
+        wanted.extend(self.filtered());
         let mut words = self.tables.filter.clone();
-        set_bits(&mut words, places);
+        set_bits(&mut words, wanted);
         self.emit_filter(&words);
     }
 
     fn narrow_filter(&mut self) {
-        let places: Vec<_> = self.filtered_addresses().filter_map(filter_place).collect();
         let mut words = vec![0; self.tables.filter.len()];
-        set_bits(&mut words, places);
+        set_bits(&mut words, self.filtered());
         self.emit_filter(&words);
     }
 
@@ -287,6 +283,18 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// A backend's row does not say which protocols its services speak.
+const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+
+fn places(
+    vips: impl Iterator<Item = (SocketAddr, Protocol)>,
+    backends: impl Iterator<Item = SocketAddr>,
+) -> Vec<(u32, u64)> {
+    let vips = vips.flat_map(|(vip, protocol)| filter_places(vip, &[protocol]).collect::<Vec<_>>());
+    vips.chain(backends.flat_map(|backend| filter_places(backend, &PROTOCOLS)))
+        .collect()
 }
 
 fn set_bits(words: &mut [u64], places: impl IntoIterator<Item = (u32, u64)>) {

@@ -22,7 +22,7 @@ use super::{Change, ServiceAddress};
 pub struct Tables {
     /// `CONFIG[0]`.
     pub config: ConfigRow,
-    /// `ADDRESS_FILTER`.
+    /// `FILTER`.
     pub filter: Vec<u64>,
     /// `SERVICE_KEYS`.
     pub keys: BTreeMap<ServiceKey, u32>,
@@ -261,11 +261,21 @@ impl ServiceAddress {
     }
 }
 
-/// Place of an address in the filter; `None` for IPv6, which the filter does not hold.
-#[must_use]
-pub(super) fn filter_place(address: IpAddr) -> Option<(u32, u64)> {
-    match address {
-        IpAddr::V4(address) => Some(filter::place(u32::from_ne_bytes(address.octets()))),
+/// Places in the filter of an address, and of its port in each of these protocols; none for IPv6, which the filter does
+/// not hold.
+pub(super) fn filter_places(
+    endpoint: SocketAddr,
+    protocols: &[Protocol],
+) -> impl Iterator<Item = (u32, u64)> {
+    let address = match endpoint.ip() {
+        IpAddr::V4(address) => Some(u32::from_ne_bytes(address.octets())),
         IpAddr::V6(_) => None,
-    }
+    };
+    let port = u32::from(endpoint.port().to_be());
+    address.into_iter().flat_map(move |address| {
+        let endpoints = protocols.iter().map(move |protocol| {
+            filter::place_of_endpoint(address, port | u32::from(*protocol as u8) << 16)
+        });
+        endpoints.chain([filter::place(address)])
+    })
 }

@@ -62,18 +62,20 @@ impl World {
                 Some(way) == old || Some(way) == new,
                 "a backend has its old way or its new one"
             );
-            let (index, bit) = filter_place(address.ip()).unwrap();
-            assert!(
-                tables.filter[index as usize] & bit != 0,
-                "the filter lets a backend's packets in"
-            );
+            for (index, bit) in filter_places(address, &[Protocol::Tcp, Protocol::Udp]) {
+                assert!(
+                    tables.filter[index as usize] & bit != 0,
+                    "the filter lets a backend's packets in"
+                );
+            }
         }
         for service in tables.owners().filter_map(|(_, service, _)| service) {
-            let (index, bit) = filter_place(service.address.ip()).unwrap();
-            assert!(
-                tables.filter[index as usize] & bit != 0,
-                "the filter lets a service's packets in"
-            );
+            for (index, bit) in filter_places(service.address, &[service.protocol]) {
+                assert!(
+                    tables.filter[index as usize] & bit != 0,
+                    "the filter lets a service's packets in"
+                );
+            }
         }
         let highest = tables
             .interfaces

@@ -19,7 +19,7 @@ use invariants::{check_identities, check_result};
 use super::{
     Actual, Desired, GRACE, Hop, HopKey, Interface, References, Service, ServiceAddress, Tables,
     plan,
-    tables::{backend_address, filter_place, service_address},
+    tables::{backend_address, filter_places, service_address},
 };
 
 const INTERFACES: [&str; 2] = ["left", "right"];

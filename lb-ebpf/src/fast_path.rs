@@ -1,0 +1,95 @@
+//! The fast path: a packet in the shape that nearly all have, of a known flow that it does not change.
+//!
+//! It decides what the stages of [`crate::pipeline`] would decide, in one straight line; whatever is not plain, or has
+//! to be thought about, it leaves to them untouched. Nothing here is a call but the redirect.
+
+use lb_common::{
+    abi::{Recipe, ingress_print, word::Way},
+    flow,
+    packet::{PacketView, Window},
+    parse::{self, PLAIN},
+    rewrite,
+    table::{self, Cells, Search},
+    verdict::Verdict,
+};
+
+use crate::{
+    flow::now,
+    forward,
+    maps::{BACKENDS, INTERFACES},
+    ours,
+    packet::Frame,
+    schedule, stats,
+    table::Table,
+};
+
+/// The XDP action of a packet sent on, or of one that is not ours; `None` leaves it to the pipeline.
+#[inline(always)]
+pub(crate) fn walk(frame: &Frame) -> Option<u32> {
+    let window = frame.window::<PLAIN>(0)?;
+    let length = frame.length();
+    if !parse::is_unicast_ipv4(window) {
+        return Some(forward::end(Verdict::Pass));
+    }
+    let protocol = parse::plain_protocol(window)?;
+    let key = parse::plain_key(window, protocol);
+    if !ours::may_be_served(&key) {
+        return Some(forward::end(Verdict::Pass));
+    }
+    if !parse::goes_on(window, protocol, length) {
+        return None;
+    }
+    let home = table::home(&Table, &key);
+    let Search::Hit(entry, recipe, _) = table::find_near(&Table, &key, home) else {
+        return None;
+    };
+    let ifindex = frame.ifindex();
+    let way = match recipe.role() {
+        Recipe::ESTABLISHED_REVERSE => recipe.way,
+        Recipe::ESTABLISHED_FORWARD => {
+            let print = ingress_print(window.u64::<6>(), ifindex);
+            let backend = schedule::state(BACKENDS.get(u32::from(recipe.backend()))?);
+            if backend.generation != recipe.backend_generation() || print != recipe.way {
+                return None;
+            }
+            forward::way(backend.next_hop)?
+        }
+        _ => return None,
+    };
+    let interface = INTERFACES.get(Way::slot(way))?;
+    let out = forward::ifindex(interface);
+    let now = now();
+    if now != recipe.last_seen() {
+        if now ^ recipe.last_seen() >= flow::PARTNER_TICKS {
+            return None;
+        }
+        entry.touch(now);
+    }
+    let verdict = if out == ifindex {
+        Verdict::Transmit
+    } else {
+        // Row 0, which is no interface, has no device either.
+        forward::redirect(Way::slot(way)).ok()?
+    };
+
+    window.put_macs(way, forward::mac(interface));
+    window.put_u32::<22>(rewrite::ttl_and_checksum(
+        window.u32::<22>(),
+        recipe.delta_ip(),
+    ));
+    if recipe.is_reverse() {
+        window.put_u32::<26>(recipe.address());
+        window.put_u16::<34>(recipe.port());
+    } else {
+        window.put_u32::<30>(recipe.address());
+        window.put_u16::<36>(recipe.port());
+    }
+    let delta = recipe.delta_transport();
+    if protocol == parse::TCP {
+        window.put_u16::<50>(rewrite::tcp_checksum(window.u16::<50>(), delta));
+    } else {
+        window.put_u16::<40>(rewrite::udp_checksum(window.u16::<40>(), delta));
+    }
+    stats::count_packet(&recipe, length as u64);
+    Some(forward::end(verdict))
+}
