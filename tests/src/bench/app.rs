@@ -16,6 +16,7 @@ mod figure;
 mod load;
 mod metric;
 mod network;
+mod preference;
 mod run;
 mod single;
 
@@ -26,6 +27,7 @@ use anyhow::{Error, Result};
 
 use self::carrier::{Carrier, Kind};
 use self::metric::{Line, Metric, Work};
+use self::preference::Preferred;
 use self::run::Outcome;
 use super::report::{Found, Row, Run};
 
@@ -36,7 +38,7 @@ pub(super) use self::figure::draw;
 pub struct Effort {
     /// Runs of each row.
     pub rounds: usize,
-    /// How long a run is; those of iperf3 are a second.
+    /// How long a run is.
     pub span: Duration,
     /// How long runs that others disturbed may be done again, all together.
     pub patience: Duration,
@@ -52,7 +54,7 @@ impl Effort {
     /// To see whether something has moved.
     pub const QUICK: Self = Self {
         rounds: 3,
-        span: Duration::from_millis(400),
+        span: Duration::from_millis(350),
         patience: Duration::from_secs(5),
     };
 }
@@ -77,6 +79,15 @@ pub fn measure(effort: Effort, only: &[String], mut progress: impl FnMut(&str)) 
     let mut stage = Stage::default();
     turns.sort_unstable();
     turns.dedup();
+    let _preferred = match Preferred::new() {
+        Ok(preferred) => preferred,
+        Err(fault) => {
+            return Found {
+                rows: Vec::new(),
+                faults: vec![fault.context("app")],
+            };
+        }
+    };
     for kind in Kind::ALL {
         if turns.iter().any(|(_, needs)| *needs == kind) {
             progress(&format!("app: {} starts", kind.name()));

@@ -9,7 +9,7 @@ use aya::Ebpf;
 use aya::maps::xdp::DevMap;
 use aya::programs::XdpMode;
 
-use super::network::{Network, SERVERS, VIP, eth0};
+use super::network::{Network, SERVERS, VIP};
 use crate::agent::config::{Backend, Check, Pool, Service};
 use crate::agent::{Agent, Config};
 use crate::bench::object::{map, xdp};
@@ -192,9 +192,12 @@ fn nftables(network: &Network) -> Result<Works> {
 
 /// Client and servers take each other's frames for the router's.
 fn redirect(network: &Network) -> Result<Works> {
-    for (netns, gateway) in [(&network.client, BALANCER), (&network.servers, GATEWAY)] {
-        eth0(netns).set_mac(OUTSIDE)?;
-        netns.ip(&format!("neigh replace {gateway} lladdr {INSIDE} dev eth0"))?;
+    for (end, gateway) in [(network.near(), BALANCER), (network.far(), GATEWAY)] {
+        end.set_mac(OUTSIDE)?;
+        end.netns.ip(&format!(
+            "neigh replace {gateway} lladdr {INSIDE} dev {}",
+            end.name
+        ))?;
     }
     let mut objects = Vec::new();
     for (from, to) in [
@@ -323,6 +326,8 @@ listen iperf
 
 /// What a veth end needs whose peer sends it frames from XDP; its offloads are off already.
 fn receive_from_xdp(network: &Network) -> Result<[XdpPass; 2]> {
-    let attach = |netns| -> Result<XdpPass> { XdpPass::attach(eth0(netns)) };
-    Ok([attach(&network.client)?, attach(&network.servers)?])
+    Ok([
+        XdpPass::attach(network.near())?,
+        XdpPass::attach(network.far())?,
+    ])
 }

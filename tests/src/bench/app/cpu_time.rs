@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+use super::preference;
 
 /// The kernel's own thread that begins all the others of the kernel.
 const KTHREADD: u32 = 2;
@@ -144,9 +146,19 @@ impl Receivers {
                     threads.push(process.file_name().to_string_lossy().parse()?);
                 }
             }
-            anyhow::ensure!(threads.len() > before, "no thread {prefix}*");
+            ensure!(threads.len() > before, "no thread {prefix}*");
         }
         Ok(Self { threads })
+    }
+
+    /// Prefers them, as all of ours.
+    ///
+    /// # Errors
+    /// Where one has ended.
+    pub(super) fn prefer(&self) -> Result<()> {
+        self.threads
+            .iter()
+            .try_for_each(|thread| preference::prefer(*thread))
     }
 
     /// How long they have run.

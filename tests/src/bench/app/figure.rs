@@ -18,7 +18,7 @@ const COLUMNS: usize = 2;
 /// Pixels of the whole width.
 const WIDTH: i32 = 1_080;
 /// Pixels above the first panel.
-const HEAD: i32 = 92;
+const HEAD: i32 = 106;
 /// Pixels of a panel's title.
 const TITLE: i32 = 34;
 /// Pixels of a bar and the space to the next.

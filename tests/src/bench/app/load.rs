@@ -18,6 +18,8 @@ use crate::scratch::Scratch;
 
 /// Connections at the same time.
 const CONNECTIONS: usize = 32;
+/// The least that iperf3 takes for a time.
+const SECOND: Duration = Duration::from_secs(1);
 /// How long wrk may take to end once it was told to.
 const END: Duration = Duration::from_secs(5);
 
@@ -133,14 +135,19 @@ end
     )
 }
 
-/// Lets iperf3 send for a second, and gives the bits per second that arrived.
+/// Lets iperf3 send for a second, or less where runs are short, and gives the bits per second that arrived.
 ///
 /// # Errors
 /// Where it fails.
-pub(super) fn bulk(network: &Network, vip: bool) -> Result<f64> {
+pub(super) fn bulk(network: &Network, vip: bool, span: Duration) -> Result<f64> {
     let server: Ipv4Addr = if vip { VIP } else { SERVERS[0] };
     let (client, servers) = network.cpus();
-    let options = format!("--time 1 --affinity {client},{servers}");
+    let length = if span < SECOND {
+        "--bytes 100M"
+    } else {
+        "--time 1"
+    };
+    let options = format!("{length} --affinity {client},{servers}");
     let received = iperf::run(&network.client, server, &options)?;
     ensure!(received.bits_per_second > 0.0, "{received:?}");
     Ok(received.bits_per_second)

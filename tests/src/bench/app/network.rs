@@ -17,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::cpu_time::Receivers;
 use crate::command;
 use crate::http::Client;
 use crate::iperf;
@@ -43,6 +44,10 @@ pub(super) struct Network {
     pub(super) front: String,
     /// The carrier's interface towards the servers.
     pub(super) back: String,
+    /// The client's interface.
+    near: String,
+    /// The servers' interface.
+    far: String,
     nginx: Vec<Nginx>,
     _iperf: iperf::Server,
     /// Addresses that the client has had.
@@ -71,14 +76,16 @@ impl Network {
         let name = |side| format!("{side}{number}-{}", process::id());
         let (client, middle) = (Netns::new("client")?, Netns::new("carrier")?);
         let servers = Netns::new("servers")?;
-        let (front, back) = (name("f"), name("b"));
-        for (inside, outside) in [(&front, &client), (&back, &servers)] {
+        let (front, back, near, far) = (name("f"), name("b"), name("c"), name("s"));
+        for (inside, outside) in [(&front, (&client, &near)), (&back, (&servers, &far))] {
             let inside = Interface {
                 netns: &middle,
                 name: inside,
             };
-            link::veth(inside, eth0(outside))?;
-            for end in [inside, eth0(outside)] {
+            let (netns, name) = outside;
+            let outside = Interface { netns, name };
+            link::veth(inside, outside)?;
+            for end in [inside, outside] {
                 end.offload("tx", false)?;
             }
         }
@@ -89,16 +96,26 @@ impl Network {
             netns.sysctl("core/somaxconn", "65535")?;
             netns.sysctl("ipv4/tcp_max_syn_backlog", "65535")?;
         }
-        eth0(&client).add_address("10.1.0.10/16")?;
+        let (near_end, far_end) = (
+            Interface {
+                netns: &client,
+                name: &near,
+            },
+            Interface {
+                netns: &servers,
+                name: &far,
+            },
+        );
+        near_end.add_address("10.1.0.10/16")?;
         client.ip(&format!("route add default via {BALANCER}"))?;
         for address in SERVERS {
-            eth0(&servers).add_address(&format!("{address}/24"))?;
+            far_end.add_address(&format!("{address}/24"))?;
         }
         servers.ip(&format!("route add default via {GATEWAY}"))?;
         let cpus = cpus()?;
         let host = |address| Host {
             netns: servers.clone(),
-            interface: "eth0".to_owned(),
+            interface: far.clone(),
             address,
         };
         let mut running = Vec::new();
@@ -116,6 +133,8 @@ impl Network {
             servers,
             front,
             back,
+            near,
+            far,
             clients: AtomicU8::new(0),
             cpus,
         })
@@ -126,8 +145,8 @@ impl Network {
         [
             self.inside(&self.front),
             self.inside(&self.back),
-            eth0(&self.client),
-            eth0(&self.servers),
+            self.near(),
+            self.far(),
         ]
     }
 
@@ -136,6 +155,22 @@ impl Network {
         Interface {
             netns: &self.middle,
             name,
+        }
+    }
+
+    /// The client's interface.
+    pub(super) fn near(&self) -> Interface<'_> {
+        Interface {
+            netns: &self.client,
+            name: &self.near,
+        }
+    }
+
+    /// The servers' interface.
+    pub(super) fn far(&self) -> Interface<'_> {
+        Interface {
+            netns: &self.servers,
+            name: &self.far,
         }
     }
 
@@ -168,7 +203,7 @@ impl Network {
     pub(super) fn new_client(&self) -> Result<()> {
         let number = self.clients.fetch_add(1, Ordering::Relaxed);
         let address = Ipv4Addr::new(10, 1, 1 + number / 200, 1 + number % 200);
-        eth0(&self.client).add_address(&format!("{address}/32"))?;
+        self.near().add_address(&format!("{address}/32"))?;
         self.client.ip(&format!(
             "route replace default via {BALANCER} src {address}"
         ))?;
@@ -219,25 +254,20 @@ impl Network {
     /// # Errors
     /// Where an interface has no NAPI.
     pub(super) fn receive_in_threads(&self, on: bool) -> Result<()> {
-        for (netns, names) in [
-            (&self.middle, &[self.front.as_str(), &self.back][..]),
-            (&self.client, &["eth0"]),
-            (&self.servers, &["eth0"]),
-        ] {
-            // Only there: the command mounts a sysfs of the namespace, which is where the switch is.
-            let write =
-                |name: &&str| format!("echo {} > /sys/class/net/{name}/threaded", u8::from(on));
-            let script: Vec<_> = names.iter().map(write).collect();
+        for end in self.ends() {
+            let script = format!(
+                "echo {} > /sys/class/net/{}/threaded",
+                u8::from(on),
+                end.name
+            );
+            // It mounts a sysfs of the namespace, which is where the switch is.
             let mut command = Command::new("ip");
-            command.args([
-                "netns",
-                "exec",
-                netns.name(),
-                "sh",
-                "-ec",
-                &script.join("\n"),
-            ]);
+            command.args(["netns", "exec", end.netns.name(), "sh", "-ec", &script]);
             command::run(&mut command)?;
+        }
+        if on {
+            let names = self.ends().map(|end| end.name);
+            Receivers::of(&names)?.prefer()?;
         }
         Ok(())
     }
@@ -257,14 +287,6 @@ impl Served {
                 .saturating_sub(before.connections + servers),
             requests,
         }
-    }
-}
-
-/// The interface of those outside.
-pub(super) fn eth0(netns: &Netns) -> Interface<'_> {
-    Interface {
-        netns,
-        name: "eth0",
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn run(carrier: &Carrier, kind: Kind, work: Work, span: Duration) -> 
     let before = Moment::now()?;
     let mut outcome = match work.load {
         Load::Bulk => Outcome {
-            rate: load::bulk(network, kind.balances())?,
+            rate: load::bulk(network, kind.balances(), span)?,
             ..Outcome::default()
         },
         load => {
@@ -91,6 +91,7 @@ pub(super) fn run(carrier: &Carrier, kind: Kind, work: Work, span: Duration) -> 
         let requests = u32::try_from(first + second)?;
         outcome.cpu = took.map_or(0.0, |took| took.as_secs_f64() * 1e6 / f64::from(requests));
     }
+    eprintln!("{} {} {outcome:?}", work.name(), kind.name());
     Ok(outcome)
 }
 
