@@ -1,6 +1,6 @@
 //! The report as a table for people.
 
-use super::app::DISTURBED;
+use super::app::{DISTURBED, OF_DISTURBED, OF_THROUGHPUT};
 use super::report::{Report, Row, Unit};
 use super::rows::{CALIBRATION, REFERENCE_NS};
 use crate::screen::{Colour, Screen};
@@ -94,6 +94,15 @@ fn print_rates(screen: Screen, rows: &[&Row]) {
             Some(false) => screen.paint(Colour::Yellow, line),
             None => line,
         });
+    }
+    if rows
+        .iter()
+        .any(|row| row.name.starts_with("app/throughput"))
+    {
+        screen.line(OF_THROUGHPUT);
+    }
+    if rows.iter().any(|row| !disturbed(row).is_empty()) {
+        screen.line(OF_DISTURBED);
     }
 }
 

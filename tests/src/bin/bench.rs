@@ -37,7 +37,7 @@ enum Part {
     Micro,
     /// Packets a second through veth links
     Veth,
-    /// Connections, requests, latency, throughput and CPU of applications, beside nftables and HAProxy
+    /// Connections, requests, latency, throughput and CPU of applications, beside what else would carry them
     App,
 }
 

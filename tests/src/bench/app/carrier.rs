@@ -1,7 +1,7 @@
 //! What carries packets between client and servers: the balancer, the peers that a user might take instead, and the
 //! two that only show what the rest costs.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -29,8 +29,10 @@ use crate::topology::{BALANCER, GATEWAY};
 const OUTSIDE: Mac = Mac([2, 0, 0, 0, 0, 1]);
 /// That of the carrier there: any other.
 const INSIDE: Mac = Mac([2, 0, 0, 0, 0, 2]);
-/// HAProxy holds two descriptors a connection, and the least limit of a shell is 1,024.
+/// `HAProxy` holds two descriptors a connection, and the least limit of a shell is 1,024.
 const MAXCONN: u32 = 400;
+/// How long a carrier may take to work.
+const START: Duration = Duration::from_secs(10);
 
 /// One of those compared, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,12 +116,7 @@ impl Carrier {
             Kind::Haproxy => haproxy(&network)?,
         };
         let target = if kind.balances() { VIP } else { SERVERS[0] };
-        let client = Client::new(&network.client, (target, PORT));
-        poll::until(Duration::from_secs(10), "an answer", || {
-            let answer = client.get("/")?;
-            ensure!(answer.status == 200, "{answer:?}");
-            Ok(())
-        })?;
+        poll::until(START, "an answer", || answers(&network, target))?;
         Ok(Self { works, network })
     }
 
@@ -158,12 +155,16 @@ impl Carrier {
                 Some((flows.sum(), status.drops.values().sum()))
             }
             Works::Nftables => {
-                // Forgotten before each run, and what is over stays for a while.
-                let count = self
+                let rules = self
                     .network
                     .middle
-                    .exec("cat /proc/sys/net/netfilter/nf_conntrack_count")?;
-                Some((count.trim().parse().with_context(|| count.clone())?, 0))
+                    .exec("nft list chain ip bench prerouting")?;
+                let mut words = rules
+                    .split_whitespace()
+                    .skip_while(|word| *word != "packets");
+                let packets = words.nth(1).context("no counter")?;
+                // Only the first packet of a connection comes to the rules.
+                Some((packets.parse().with_context(|| rules.clone())?, 0))
             }
             _ => None,
         })
@@ -182,7 +183,7 @@ fn nftables(network: &Network) -> Result<Works> {
     let [first, second] = SERVERS;
     let rules = format!(
         "table ip bench {{ chain prerouting {{ type nat hook prerouting priority dstnat; \
-         ip daddr {VIP} tcp dport {PORT} dnat to numgen inc mod 2 map {{ 0 : {first}, 1 : {second} }} : {PORT}; \
+         ip daddr {VIP} tcp dport {PORT} counter dnat to numgen inc mod 2 map {{ 0 : {first}, 1 : {second} }} : {PORT}; \
          ip daddr {VIP} tcp dport {} dnat to {first}; }}; }}",
         iperf::PORT
     );
@@ -318,10 +319,17 @@ listen iperf
     let mut command = network.middle.command("haproxy");
     command.arg("-db").arg("-f").arg(file);
     let daemon = Daemon::start(command, &scratch.file("haproxy.log"))?;
+    daemon.wait_until(START, "answering", || answers(network, VIP))?;
     Ok(Works::Haproxy {
         daemon,
         _scratch: scratch,
     })
+}
+
+fn answers(network: &Network, target: Ipv4Addr) -> Result<()> {
+    let answer = Client::new(&network.client, (target, PORT)).get("/")?;
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(())
 }
 
 /// What a veth end needs whose peer sends it frames from XDP; its offloads are off already.

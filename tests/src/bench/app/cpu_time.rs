@@ -169,3 +169,29 @@ impl Receivers {
         self.threads.iter().map(|thread| ran(*thread)).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let stat = "12 (a) b (c) S 2 0 0";
+        assert_eq!(fields(stat).collect::<Vec<_>>(), ["S", "2", "0", "0"]);
+    }
+
+    #[test]
+    fn what_this_process_does_is_nobody_elses() {
+        let (before, begun) = (Moment::now().unwrap(), Instant::now());
+        let ran_before = ran(process::id()).unwrap();
+        while begun.elapsed() < Duration::from_millis(300) {
+            std::hint::spin_loop();
+        }
+        let ran = ran(process::id()).unwrap().saturating_sub(ran_before);
+        let known = known().unwrap().saturating_sub(before.known);
+        assert!(
+            ran >= Duration::from_millis(20) && known >= ran,
+            "{ran:?} of {known:?}"
+        );
+    }
+}

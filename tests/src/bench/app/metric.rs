@@ -190,7 +190,7 @@ impl Metric {
     /// Beside whose run a row's is seen, and what the ratio to it should reach.
     ///
     /// The balancer's requests beside those that are redirected unseen, since XDP on veth costs what no balancer can
-    /// save; its CPU beside HAProxy's. Everything else beside plain routing.
+    /// save; its CPU beside `HAProxy`'s. Everything else beside plain routing.
     fn peer(self, kind: Kind) -> (Option<Kind>, Option<f64>) {
         match (self, kind) {
             (_, Kind::Direct) => (None, None),
@@ -203,5 +203,34 @@ impl Metric {
             }
             _ => (Some(Kind::Direct), None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_name_of_its_own_and_a_target_needs_a_peer() {
+        let lines = Metric::lines();
+        let mut names: Vec<_> = lines.iter().map(|line| line.name.as_str()).collect();
+        for name in [
+            "app/new-connections/direct",
+            "app/requests/redirect",
+            "app/p99/lb",
+            "app/cpu-new-connection/nftables",
+            "app/cpu-request/haproxy",
+        ] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), lines.len());
+        let targets = lines.iter().filter(|line| line.target.is_some());
+        assert!(
+            targets
+                .into_iter()
+                .all(|line| line.peer.is_some() && line.kind == Kind::Balancer)
+        );
     }
 }

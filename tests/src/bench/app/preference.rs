@@ -32,7 +32,7 @@ impl Preferred {
         let group = fs::read_to_string(GROUP).ok();
         let group = group.and_then(|group| group.split_whitespace().last().map(str::to_owned));
         let grouped = group.is_some();
-        let (_, undo) = Undo::make(
+        let ((), undo) = Undo::make(
             || set(PREFERENCE, grouped.then(|| PREFERENCE.to_string())),
             |()| {
                 Box::new(move || {

@@ -23,6 +23,8 @@ pub(super) struct Outcome {
     pub(super) cpu: f64,
     /// How many CPUs others used meanwhile.
     pub(super) others: f64,
+    /// Tries before this one that failed.
+    pub(super) failures: u64,
     served: Served,
     flows: Option<u64>,
     drops: Option<u64>,
@@ -37,6 +39,7 @@ impl Outcome {
             ("web1", Some(self.served.requests[1])),
             ("flows", self.flows),
             ("dropped", self.drops),
+            ("failed_tries", Some(self.failures)),
             (
                 super::DISTURBED,
                 Some(u64::from(self.others > super::OTHERS)),
@@ -91,7 +94,6 @@ pub(super) fn run(carrier: &Carrier, kind: Kind, work: Work, span: Duration) -> 
         let requests = u32::try_from(first + second)?;
         outcome.cpu = took.map_or(0.0, |took| took.as_secs_f64() * 1e6 / f64::from(requests));
     }
-    eprintln!("{} {} {outcome:?}", work.name(), kind.name());
     Ok(outcome)
 }
 
@@ -201,5 +203,46 @@ impl Cost {
 
     fn end(self) -> Result<Duration> {
         Ok(self.so_far()?.saturating_sub(self.begun))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half a second at 10,000 requests a second, a connection each.
+    fn outcome(requests: [u64; 2], connections: u64, flows: Option<u64>) -> Outcome {
+        Outcome {
+            rate: 10_000.0,
+            served: Served {
+                connections,
+                requests,
+            },
+            flows,
+            ..Outcome::default()
+        }
+    }
+
+    fn refused(outcome: &Outcome, load: Load) -> String {
+        let checked = check(outcome, Kind::Balancer, load, Duration::from_millis(500));
+        checked.map_or_else(|error| error.to_string(), |()| "not refused".to_owned())
+    }
+
+    #[test]
+    fn a_run_counts_only_where_everybody_saw_the_same() {
+        let load = Load::NewConnections;
+        let good = outcome([2_600, 2_601], 5_201, Some(5_201));
+        assert_eq!(refused(&good, load), "not refused");
+        let lost = outcome([600, 601], 1_201, Some(1_201));
+        assert!(refused(&lost, load).starts_with("the servers answered 1201"));
+        let kept = outcome([2_600, 2_601], 32, Some(32));
+        assert!(refused(&kept, load).starts_with("not a connection each"));
+        assert_eq!(refused(&kept, Load::Requests), "not refused");
+        let uneven = outcome([2_800, 2_401], 5_201, Some(5_201));
+        assert!(refused(&uneven, load).starts_with("not half each"));
+        let around = outcome([2_600, 2_601], 5_201, Some(0));
+        assert!(refused(&around, load).starts_with("flows other than connections"));
+        let moved = outcome([2_600, 2_601], 5_201, Some(5_201));
+        assert!(refused(&moved, Load::Requests).starts_with("connections did not stay"));
     }
 }
