@@ -57,7 +57,7 @@ impl Effort {
     pub const FULL: Self = Self {
         rounds: 7,
         span: Duration::from_secs(1),
-        patience: Duration::from_secs(40),
+        patience: Duration::from_secs(25),
     };
     /// To see whether something has moved.
     pub const QUICK: Self = Self {
