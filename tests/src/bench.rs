@@ -4,6 +4,7 @@
 //! of two machines, or of two hours on a shared one, can't be compared. [`micro`] times the program on packets made in
 //! the kernel. Results are [`report::Report`]s: a table, JSON, plots, and a comparison with an earlier one.
 
+pub mod app;
 pub mod compare;
 mod cpu;
 pub mod figures;

@@ -13,6 +13,8 @@ use crate::topology::Host;
 
 /// Its port.
 pub const PORT: u16 = 80;
+/// Where it tells how many connections and requests it has had (`ngx_http_stub_status_module`).
+pub const COUNTERS: &str = "/counters";
 
 /// A running nginx; killed when dropped.
 ///
@@ -32,8 +34,20 @@ impl Nginx {
     /// # Errors
     /// Where it does not come up, with its log.
     pub fn start(host: &Host, name: &str) -> Result<Self> {
+        Self::listening(host, name, &PORT.to_string())
+    }
+
+    /// The same, but listening at the host's address only, so that a namespace with several has room for as many.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_at_address(host: &Host, name: &str) -> Result<Self> {
+        Self::listening(host, name, &format!("{}:{PORT}", host.address))
+    }
+
+    fn listening(host: &Host, name: &str, listen: &str) -> Result<Self> {
         let scratch = Scratch::new(name)?;
-        scratch.write("nginx.conf", &configuration(name))?;
+        scratch.write("nginx.conf", &configuration(name, listen))?;
         let daemon = launch(&host.netns, &scratch)?;
         let address = (host.address, PORT).into();
         let nginx = Self {
@@ -131,7 +145,7 @@ fn launch(netns: &Netns, scratch: &Scratch) -> Result<Daemon> {
     Daemon::start(command, &scratch.file("nginx.log"))
 }
 
-fn configuration(name: &str) -> String {
+fn configuration(name: &str, listen: &str) -> String {
     format!(
         "daemon off; master_process off; pid nginx.pid; error_log stderr warn; worker_rlimit_nofile 16384;
 events {{ worker_connections 16384; }}
@@ -139,8 +153,9 @@ http {{
     access_log off; default_type text/plain; keepalive_timeout 600; keepalive_requests 1000000;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
     server {{
-        listen {PORT} backlog=65535;
+        listen {listen} backlog=65535;
         location / {{ return 200 '{name}\\n'; }}
+        location {COUNTERS} {{ stub_status; }}
         location /status/503 {{ return 503; }}
         location /status/204 {{ return 204; }}
     }}

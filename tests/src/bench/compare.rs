@@ -1,6 +1,6 @@
 //! A report beside an earlier one: what has moved, and whether that is more than noise.
 
-use super::report::{Report, Row};
+use super::report::{Report, Row, Unit};
 use super::rows::CALIBRATION;
 use crate::screen::{Colour, Screen};
 
@@ -49,7 +49,10 @@ pub fn changes(before: &Report, now: &Report) -> Vec<Change> {
     let calibrations = before.row(CALIBRATION).zip(now.row(CALIBRATION));
     let scale = calibrations.and_then(|(before, now)| Scale::between(before, now));
     let scale = scale.unwrap_or(Scale::NONE);
-    let both = now.rows.iter().filter(|row| row.name != CALIBRATION);
+    let both = now
+        .rows
+        .iter()
+        .filter(|row| row.name != CALIBRATION && !row.of_a_peer);
     let both = both.filter_map(|row| before.row(&row.name).map(|before| (before, row)));
     both.map(|(before, now)| change(before, now, scale))
         .collect()
@@ -81,7 +84,7 @@ impl Scale {
 }
 
 fn change(before: &Row, now: &Row, scale: Scale) -> Change {
-    let (scale, resolution) = if now.unit.is_a_cost() {
+    let (scale, resolution) = if now.unit == Unit::Nanoseconds {
         (scale, RESOLUTION_NS)
     } else {
         (Scale::NONE, 0.0)
@@ -141,7 +144,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::bench::report::{Run, Unit};
+    use crate::bench::report::Run;
 
     fn report(rows: &[(&str, f64, f64)]) -> Report {
         let row = |&(name, net, wobble): &(&str, f64, f64)| {

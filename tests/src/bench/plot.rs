@@ -12,6 +12,7 @@ use plotters::prelude::*;
 use plotters::style::register_font;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::app;
 use super::figures::least;
 use super::report::{Report, Row, Unit};
 use super::table;
@@ -29,11 +30,11 @@ const NAMES: i32 = 330;
 /// Space for the numbers at the right.
 const NUMBERS: i32 = 96;
 
-const INK: RGBColor = RGBColor(0x22, 0x26, 0x2b);
-const FAINT: RGBColor = RGBColor(0xdd, 0xe1, 0xe6);
-const REACHED: RGBColor = RGBColor(0x1a, 0x7f, 0x4b);
-const MISSED: RGBColor = RGBColor(0xc0, 0x6a, 0x00);
-const PLAIN: RGBColor = RGBColor(0x2f, 0x5f, 0xa8);
+pub(super) const INK: RGBColor = RGBColor(0x22, 0x26, 0x2b);
+pub(super) const FAINT: RGBColor = RGBColor(0xdd, 0xe1, 0xe6);
+pub(super) const REACHED: RGBColor = RGBColor(0x1a, 0x7f, 0x4b);
+pub(super) const MISSED: RGBColor = RGBColor(0xc0, 0x6a, 0x00);
+pub(super) const PLAIN: RGBColor = RGBColor(0x2f, 0x5f, 0xa8);
 
 /// Draws one picture for each unit among the rows, as SVG and as PNG, and says where.
 ///
@@ -63,6 +64,7 @@ pub fn write(report: &Report, directory: &Path) -> Result<Vec<PathBuf>> {
             .with_context(|| png.display().to_string())?;
         written.extend([svg, png]);
     }
+    written.extend(app::draw(report, directory)?);
     Ok(written)
 }
 
@@ -151,7 +153,7 @@ impl<'a> Chart<'a> {
         } = self.report;
         let what = match self.unit {
             Unit::Nanoseconds => "What a packet costs: nanoseconds above the floor",
-            Unit::PacketsPerSecond => "Packets a second, as a share of the peer's",
+            _ => "Packets a second, as a share of the peer's",
         };
         text(area, what, (16, 24), 19, INK, HPos::Left)?;
         let origin = format!("{machine}, Linux {kernel}, commit {commit}, {date}");
@@ -160,7 +162,7 @@ impl<'a> Chart<'a> {
             Unit::Nanoseconds => {
                 "dot: median   end of the line: least   bar: target, for this machine"
             }
-            Unit::PacketsPerSecond => "dot: median of the runs' shares   bar: target",
+            _ => "dot: median of the runs' shares   bar: target",
         };
         text(area, legend, (16, 70), 12, INK, HPos::Left)
     }
@@ -221,7 +223,7 @@ impl<'a> Chart<'a> {
         area.draw(&Circle::new((x, y), 4, colour.filled()))?;
         let figure = match self.unit {
             Unit::Nanoseconds => format!("{:.1}", row.figure),
-            Unit::PacketsPerSecond => format!("{:.2}", row.figure),
+            _ => format!("{:.2}", row.figure),
         };
         text(area, &figure, (WIDTH - 16, y), 12, colour, HPos::Right)
     }
@@ -259,7 +261,7 @@ fn scale_marks() -> impl Iterator<Item = (f64, i32)> {
     (-3..6).flat_map(|decade| (1..10).map(move |step| (f64::from(step) * 10f64.powi(decade), step)))
 }
 
-fn line<B: DrawingBackend>(
+pub(super) fn line<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     ends: [(i32, i32); 2],
     style: ShapeStyle,
@@ -270,7 +272,7 @@ where
     Ok(area.draw(&PathElement::new(ends, style))?)
 }
 
-fn text<B: DrawingBackend>(
+pub(super) fn text<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     words: &str,
     place: (i32, i32),
@@ -292,7 +294,7 @@ where
     clippy::cast_possible_truncation,
     reason = "figures of a picture are small"
 )]
-fn whole(figure: f64) -> i32 {
+pub(super) fn whole(figure: f64) -> i32 {
     figure.round() as i32
 }
 

@@ -56,6 +56,9 @@ pub struct Row {
     /// What [`Row::figure`] should reach.
     #[serde(skip)]
     pub target: Option<f64>,
+    /// Whether this is not the product but what it is compared with.
+    #[serde(skip)]
+    pub of_a_peer: bool,
 }
 
 /// What a part of the bench gives.
@@ -89,6 +92,18 @@ pub enum Unit {
     /// In a second.
     #[serde(rename = "packets/s")]
     PacketsPerSecond,
+    /// In a second.
+    #[serde(rename = "connections/s")]
+    ConnectionsPerSecond,
+    /// In a second.
+    #[serde(rename = "requests/s")]
+    RequestsPerSecond,
+    /// In a second, 10^9 of them.
+    #[serde(rename = "Gbit/s")]
+    GigabitsPerSecond,
+    /// For one request.
+    #[serde(rename = "us")]
+    Microseconds,
 }
 
 impl Report {
@@ -154,6 +169,7 @@ impl Row {
             peer: present(&peers),
             ratio: present(&ratios),
             target: None,
+            of_a_peer: false,
         }
     }
 
@@ -167,6 +183,19 @@ impl Row {
     #[must_use]
     pub fn figure(&self) -> f64 {
         self.ratio.or(self.net).unwrap_or(self.median)
+    }
+
+    /// Whether [`Row::figure`] reaches the target, where there is one, on a machine that is `scale` times slower than
+    /// the one it is for.
+    #[must_use]
+    pub fn reached(&self, scale: f64) -> Option<bool> {
+        self.target.map(|target| {
+            if self.unit.is_a_cost() {
+                self.figure() <= target * scale
+            } else {
+                self.figure() >= target
+            }
+        })
     }
 
     /// Standard error of [`Row::figure`].
@@ -202,13 +231,17 @@ impl Unit {
         match self {
             Self::Nanoseconds => "ns",
             Self::PacketsPerSecond => "packets/s",
+            Self::ConnectionsPerSecond => "connections/s",
+            Self::RequestsPerSecond => "requests/s",
+            Self::GigabitsPerSecond => "Gbit/s",
+            Self::Microseconds => "us",
         }
     }
 
     /// Whether less is better.
     #[must_use]
     pub fn is_a_cost(self) -> bool {
-        self == Self::Nanoseconds
+        matches!(self, Self::Nanoseconds | Self::Microseconds)
     }
 }
 

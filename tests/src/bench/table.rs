@@ -1,5 +1,6 @@
 //! The report as a table for people.
 
+use super::app::{DISTURBED, OF_DISTURBED, OF_THROUGHPUT};
 use super::report::{Report, Row, Unit};
 use super::rows::{CALIBRATION, REFERENCE_NS};
 use crate::screen::{Colour, Screen};
@@ -68,25 +69,48 @@ fn print_rates(screen: Screen, rows: &[&Row]) {
         "", "min", "median", "peer", "ratio", "+-", "target"
     ));
     for row in rows {
+        // What is small in its unit.
+        let digits = match row.unit {
+            Unit::Microseconds | Unit::GigabitsPerSecond => 2,
+            _ => 0,
+        };
         let line = format!(
-            "{:width$} {:12.0} {:12.0} {:>12} {:>8} {:7.3} {:>7}  {}",
+            "{:width$} {:12.digits$} {:12.digits$} {:>12} {:>8} {:7.3} {:>7}  {}{}",
             row.name,
             row.min,
             row.median,
             row.peer
-                .map_or_else(String::new, |peer| format!("{peer:.0}")),
+                .map_or_else(String::new, |peer| format!("{peer:.digits$}")),
             row.ratio
                 .map_or_else(String::new, |ratio| format!("{ratio:.3}")),
             row.error(),
             row.target
                 .map_or_else(String::new, |target| format!("{target:.2}")),
             row.unit.name(),
+            disturbed(row),
         );
-        screen.line(match row.target {
-            Some(target) if row.figure() >= target => screen.paint(Colour::Green, line),
-            Some(_) => screen.paint(Colour::Yellow, line),
+        screen.line(match row.reached(1.0) {
+            Some(true) => screen.paint(Colour::Green, line),
+            Some(false) => screen.paint(Colour::Yellow, line),
             None => line,
         });
+    }
+    if rows
+        .iter()
+        .any(|row| row.name.starts_with("app/throughput"))
+    {
+        screen.line(OF_THROUGHPUT);
+    }
+    if rows.iter().any(|row| !disturbed(row).is_empty()) {
+        screen.line(OF_DISTURBED);
+    }
+}
+
+/// How many runs others disturbed, where any.
+fn disturbed(row: &Row) -> String {
+    match row.verdicts.get(DISTURBED) {
+        None | Some(0) => String::new(),
+        Some(runs) => format!("  {runs} of {} runs disturbed", row.runs.len()),
     }
 }
 

@@ -7,8 +7,8 @@
 //! Packets are UDP, because a connection of made-up segments would not pass conntrack's look at sequence numbers. Known
 //! flows are answered before they count.
 
-mod end;
-mod nftables;
+pub(super) mod end;
+pub(super) mod nftables;
 mod scene;
 
 use std::collections::BTreeMap;

@@ -137,7 +137,7 @@ impl Arrived {
 ///
 /// # Errors
 /// Where there is none of that name.
-pub(super) fn index(interface: Interface<'_>) -> Result<u32> {
+pub(in crate::bench) fn index(interface: Interface<'_>) -> Result<u32> {
     let find = || {
         let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
         netdevice::name_to_index(&socket, interface.name)

@@ -57,7 +57,7 @@ fn rules() -> String {
 ///
 /// # Errors
 /// Those of the kernel.
-pub(super) fn forget(netns: &Netns) -> Result<()> {
+pub(in crate::bench) fn forget(netns: &Netns) -> Result<()> {
     netns.run(flush)?.context("flushing conntrack")
 }
 
