@@ -74,7 +74,12 @@ fn an_agent_that_starts_again_finds_its_flows_and_counts_them_at_once() -> Resul
         ))
     };
     let expected = (6, vec![2; 3], 6, 12);
-    assert_eq!(flows(&web)?, expected);
+    // The agent looks at the table now and then.
+    poll::until(Duration::from_secs(20), "six flows to be counted", || {
+        let seen = flows(&web)?;
+        ensure!(seen == expected, "{seen:?}");
+        Ok(())
+    })?;
     for _ in 0..2 {
         web.agent.kill()?;
         requests_since(&sessions, SystemTime::now(), 30)?;
