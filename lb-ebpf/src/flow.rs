@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    abi::{Recipe, field, word::Way},
+    abi::{Recipe, word::Way},
     flow::{self, Clock, Direction, State},
     table::{self, Cells, Event, Outcome, SEARCH_TRIES, Search, Work},
     verdict::{DropReason, Verdict},
@@ -101,17 +101,11 @@ fn touch_partner(packet: &Packet, entry: Entry, recipe: &Recipe) {
     }
 }
 
-/// The client's packets come another way: replies follow. The client's own entry last, so that what failed is tried again.
+/// The client's packets come another way: replies follow.
 #[inline(never)]
 fn client_moved(frame: &Frame, packet: &Packet, entry: Entry, recipe: &Recipe, print: u64) {
-    let Some((partner, _)) = table::partner_entry(&Table, &packet.key, entry, recipe) else {
-        return;
-    };
-    let old = partner.load::<{ field::WAY }>();
-    let new = Way::back(print, forward::ingress_slot(frame));
-    if partner.compare_exchange::<{ field::WAY }>(old, new) == old {
-        entry.compare_exchange::<{ field::WAY }>(recipe.way, print);
-    }
+    let way = Way::back(print, forward::ingress_slot(frame));
+    table::move_client(&Table, &packet.key, (entry, recipe), print, way);
 }
 
 /// Makes both entries of the flow in this CPU's [`Work`]. Where another CPU was first, its flow is the one; its recipe

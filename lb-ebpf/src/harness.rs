@@ -21,6 +21,10 @@ mod live;
 mod pick;
 #[path = "harness/plan.rs"]
 mod plan;
+#[path = "harness/race.rs"]
+mod race;
+#[path = "harness/race_plan.rs"]
+mod race_plan;
 #[path = "harness/replay.rs"]
 mod replay;
 

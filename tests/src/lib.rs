@@ -33,6 +33,7 @@ pub mod pass;
 pub mod poll;
 pub mod program;
 pub mod prometheus;
+pub mod race;
 pub mod scratch;
 pub mod screen;
 mod sweep;

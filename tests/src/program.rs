@@ -27,6 +27,10 @@ use lb_common::{
 
 use crate::frames::{Frame, Mac};
 
+mod table;
+
+pub use table::Held;
+
 /// Slot of the interface that every frame comes from.
 pub const INGRESS: u8 = 1;
 /// Slot of another interface.

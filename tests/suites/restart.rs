@@ -58,6 +58,42 @@ fn killed_and_started(arms: Arms) -> Result<()> {
 }
 
 #[test]
+fn an_agent_that_starts_again_finds_its_flows_and_counts_them_at_once() -> Result<()> {
+    let mut web = Web::start(Topology::new(Arms::Two, 3)?, None)?;
+    let sessions = Load::sessions(&web.client(), 6, Duration::from_millis(50));
+    requests_since(&sessions, SystemTime::UNIX_EPOCH, 30)?;
+    let flows = |web: &Web| -> Result<_> {
+        let status = web.agent.status()?;
+        let service = &status.services[0];
+        let backends = service.backends.iter().map(|backend| backend.active_flows);
+        Ok((
+            service.active_flows,
+            backends.collect::<Vec<_>>(),
+            service.traffic.new_flows,
+            status.flow_table.entries,
+        ))
+    };
+    let expected = (6, vec![2; 3], 6, 12);
+    // The agent looks at the table now and then.
+    poll::until(Duration::from_secs(20), "six flows to be counted", || {
+        let seen = flows(&web)?;
+        ensure!(seen == expected, "{seen:?}");
+        Ok(())
+    })?;
+    for _ in 0..2 {
+        web.agent.kill()?;
+        requests_since(&sessions, SystemTime::now(), 30)?;
+        web.agent.launch()?;
+        assert_eq!(flows(&web)?, expected, "the first status of the next agent");
+        requests_since(&sessions, SystemTime::now(), 30)?;
+        assert_eq!(flows(&web)?, expected, "no flow was made again");
+    }
+    let failures = http::failures(&sessions.stop()?);
+    assert!(failures.is_empty(), "{failures:#?}");
+    Ok(())
+}
+
+#[test]
 fn an_agent_that_hangs_costs_no_request() -> Result<()> {
     let web = Web::start(Topology::new(Arms::Two, 2)?, Some(Check::tcp()))?;
     let load = Load::constant(&web.client(), 200);

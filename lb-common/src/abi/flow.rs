@@ -145,7 +145,7 @@ pub mod field {
     pub const TAG: usize = 0;
     /// [`super::FlowKey::addresses`].
     pub const ADDRESSES: usize = 1;
-    /// [`super::FlowKey::rest`], from bit 40 the state, from bit 48 the flags.
+    /// [`super::FlowKey::rest`], from bit 40 the state, bit 48 the direction, above it a print of the tenant's tag.
     pub const REST: usize = 2;
     /// New address (32 bits), new port (16), what the address and a hop add to the sum of the IPv4 header (16).
     pub const REWRITE: usize = 3;
@@ -163,6 +163,9 @@ pub mod field {
 pub mod meta {
     /// Lowest bit of [`crate::flow::State`].
     pub const STATE: u32 = 40;
+    /// Lowest bit of the tenant's print: what is left of its tag. Whoever swaps the word for one with a new state misses
+    /// where the entry has another tenant by now, though that one's ports and state may be the same.
+    pub const TENANT: u32 = 49;
     /// The entry rewrites replies of a backend; without it, packets of a client.
     pub const REVERSE: u64 = 1 << 48;
 }
@@ -208,11 +211,11 @@ impl Recipe {
     /// [`Recipe::role`] of replies in that state.
     pub const ESTABLISHED_REVERSE: u64 = Self::ESTABLISHED_FORWARD | meta::REVERSE >> meta::STATE;
 
-    /// State and flags in one.
+    /// State and direction in one.
     #[must_use]
     #[inline(always)]
     pub const fn role(&self) -> u64 {
-        self.rest >> meta::STATE
+        self.rest >> meta::STATE & (1 << (meta::TENANT - meta::STATE)) - 1
     }
 
     /// Whether packets are replies.

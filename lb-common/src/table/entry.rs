@@ -1,4 +1,4 @@
-//! Reading the words of an entry whose pair is locked.
+//! Reading the words of an entry whose pair is locked, and taking it.
 
 use super::{Cells, Memory};
 use crate::abi::{FlowKey, Recipe, WAYS, field};
@@ -44,4 +44,12 @@ pub(super) fn recipe_of(entry: impl Cells) -> Recipe {
 #[expect(clippy::cast_possible_truncation, reason = "the word holds 32 bits")]
 pub(super) fn partner_of(entry: impl Cells) -> u32 {
     entry.load::<{ field::PARTNER }>() as u32
+}
+
+/// Takes an entry from even to odd; gives the even tag, or nothing where another CPU has it.
+#[inline(always)]
+pub(super) fn take(entry: impl Cells) -> Option<u64> {
+    let tag = entry.load::<{ field::TAG }>();
+    let taken = tag & 1 == 0 && entry.compare_exchange::<{ field::TAG }>(tag, tag | 1) == tag;
+    taken.then_some(tag)
 }

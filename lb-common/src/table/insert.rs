@@ -2,7 +2,7 @@
 
 use super::{
     Cells, Memory,
-    entry::{at, key_of, outline_of, partner_of, recipe_of},
+    entry::{at, key_of, outline_of, partner_of, recipe_of, take},
     home, pair,
     victim::{Evicted, NONE, PROTECTED, Scan, class, seek},
 };
@@ -199,10 +199,10 @@ fn write_both<M: Memory>(
     work.evicted = evict(memory, forward, forward_index, work.clock)
         | evict(memory, reverse, reverse_index, work.clock) << 4;
     write_recipes(work);
-    fill(reverse, &work.reply, &work.back, forward_index);
-    reverse.publish::<{ field::TAG }>(reverse_tag.wrapping_add(2));
-    fill(forward, &work.key, &work.there, reverse_index);
-    forward.publish::<{ field::TAG }>(forward_tag.wrapping_add(2));
+    work.there.rest |= tenant(forward_tag);
+    work.back.rest |= tenant(reverse_tag);
+    fill(reverse, reverse_tag, &work.reply, &work.back, forward_index);
+    fill(forward, forward_tag, &work.key, &work.there, reverse_index);
     Outcome::Made
 }
 
@@ -239,14 +239,6 @@ fn recipe((old, old_port): (u32, u16), (new, new_port): (u32, u16), work: &Work)
         service: u64::from(work.service) | u64::from(work.clock.now) << 32,
         way: 0,
     }
-}
-
-/// Takes an entry from even to odd; gives the even tag, or nothing where another CPU has it.
-#[inline(always)]
-fn take(entry: impl Cells) -> Option<u64> {
-    let tag = entry.load::<{ field::TAG }>();
-    let taken = tag & 1 == 0 && entry.compare_exchange::<{ field::TAG }>(tag, tag | 1) == tag;
-    taken.then_some(tag)
 }
 
 /// Says what a taken entry held, as a byte of [`Evicted`], and clears its partner.
@@ -290,8 +282,16 @@ fn free(entry: impl Cells, tag: u64) {
     entry.publish::<{ field::TAG }>(tag.wrapping_add(2));
 }
 
+/// Print of the next tenant of an entry with this tag.
 #[inline(always)]
-fn fill(entry: impl Cells, key: &FlowKey, recipe: &Recipe, partner: u32) {
+const fn tenant(tag: u64) -> u64 {
+    tag >> 1 << meta::TENANT
+}
+
+/// Writes and publishes a taken entry.
+#[inline(always)]
+fn fill(entry: impl Cells, tag: u64, key: &FlowKey, recipe: &Recipe, partner: u32) {
+    let tag = tag.wrapping_add(2);
     entry.store::<{ field::ADDRESSES }>(key.addresses);
     entry.store::<{ field::REST }>(recipe.rest);
     entry.store::<{ field::REWRITE }>(recipe.rewrite);
@@ -299,4 +299,5 @@ fn fill(entry: impl Cells, key: &FlowKey, recipe: &Recipe, partner: u32) {
     entry.store::<{ field::SERVICE }>(recipe.service);
     entry.store::<{ field::WAY }>(recipe.way);
     entry.store::<{ field::PARTNER }>(u64::from(partner));
+    entry.publish::<{ field::TAG }>(tag);
 }

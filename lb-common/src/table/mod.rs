@@ -12,13 +12,15 @@
 //!
 //! The code is generic over the memory, so that the program in the kernel and an interleaving test share it.
 
+mod change;
 mod entry;
 mod insert;
 mod search;
 mod victim;
 
+pub use change::{move_client, partner_entry, set_state_of_flow};
 pub use insert::{Outcome, Work, insert};
-pub use search::{Search, find, find_near, partner_entry, set_state_of_flow};
+pub use search::{Search, find, find_near};
 pub use victim::{Evicted, Scan};
 
 use crate::abi::FlowKey;

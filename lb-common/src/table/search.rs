@@ -1,10 +1,7 @@
 //! The lookup: what each packet of a known flow costs.
 
-use super::{Cells, Memory, entry::at, home, pair, second_home};
-use crate::{
-    abi::{FlowKey, Recipe, WAYS, field, meta},
-    flow,
-};
+use super::{Cells, Memory, home, pair, second_home};
+use crate::abi::{FlowKey, Recipe, WAYS, field};
 
 /// What a search found.
 pub enum Search<E> {
@@ -14,46 +11,6 @@ pub enum Search<E> {
     Miss,
     /// An entry changed under the search, which says nothing: search again.
     Unstable,
-}
-
-/// Writes a new state into both entries of a flow, each by compare-and-swap on the word that also holds the ports: where
-/// an entry has another tenant or another state by now, nothing is written.
-#[inline(always)]
-pub fn set_state_of_flow<M: Memory>(
-    memory: &M,
-    key: &FlowKey,
-    (entry, recipe): (M::Entry, &Recipe),
-    state: u8,
-) {
-    if set_state(entry, recipe.rest, state)
-        && let Some((partner, rest)) = partner_entry(memory, key, entry, recipe)
-    {
-        set_state(partner, rest, state);
-    }
-}
-
-/// The entry of the other direction and its word of key and state, if it holds the key that it should.
-#[inline(always)]
-pub fn partner_entry<M: Memory>(
-    memory: &M,
-    key: &FlowKey,
-    entry: M::Entry,
-    recipe: &Recipe,
-) -> Option<(M::Entry, u64)> {
-    #[expect(clippy::cast_possible_truncation, reason = "the word holds 32 bits")]
-    let partner = at(memory, entry.load::<{ field::PARTNER }>() as u32)?;
-    let wanted = flow::partner(key, recipe);
-    let rest = partner.load::<{ field::REST }>();
-    let same = partner.load::<{ field::ADDRESSES }>() == wanted.addresses
-        && rest & FlowKey::REST == wanted.rest;
-    same.then_some((partner, rest))
-}
-
-#[inline(always)]
-fn set_state(entry: impl Cells, rest: u64, state: u8) -> bool {
-    let cleared = rest & !(0xff << meta::STATE);
-    let new = cleared | (u64::from(state) << meta::STATE);
-    entry.compare_exchange::<{ field::REST }>(rest, new) == rest
 }
 
 /// Looks for a key wherever it may be.

@@ -71,7 +71,7 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn put<T, const AT: usize>(&self, word: T) {
+    pub(crate) fn put<T, const AT: usize>(&self, word: T) {
         const { assert!(AT + size_of::<T>() <= FRAME) };
         // SAFETY: `of` tested all bytes. The place may be less aligned than the word, which the instruction allows and
         // the kernel checks; `write_unaligned` would become single bytes.

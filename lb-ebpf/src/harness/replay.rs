@@ -76,7 +76,7 @@ fn packet(context: &XdpContext, plan: &mut Plan, tally: &mut Tally, kind: usize)
 
 /// Calls the program under test. Its own function, so that the tail call comes back here.
 #[inline(never)]
-fn under_test(context: *mut c_void) -> u32 {
+pub(crate) fn under_test(context: *mut c_void) -> u32 {
     // SAFETY: nothing lives here that would have to be dropped.
     unsafe { UNDER_TEST.tail_call(&XdpContext::new(context.cast()), 0) };
     let not_reached: u64;

@@ -4,8 +4,10 @@
     reason = "a test says what it saw by panicking, its helpers among it"
 )]
 
+mod expiry;
 mod flows;
 mod malformed;
+mod victims;
 mod world;
 
 use std::{net::Ipv4Addr, time::Duration};

@@ -37,7 +37,16 @@ pub(crate) const fn backend_mac(number: u8) -> Mac {
 
 /// The program with the tables above.
 pub(crate) fn world() -> Program {
-    let mut program = Program::load(lb_userspace::OBJECT).unwrap();
+    furnished(Program::load(lb_userspace::OBJECT).unwrap())
+}
+
+/// The same with a flow table of another size.
+pub(crate) fn world_of(flow_entries: u32) -> Program {
+    let program = Program::load_with_flow_entries(lb_userspace::OBJECT, flow_entries);
+    furnished(program.unwrap())
+}
+
+fn furnished(mut program: Program) -> Program {
     for (id, address, hop) in [
         (1, BACKEND_1, Some((backend_mac(1), INGRESS))),
         (2, BACKEND_2, Some((backend_mac(2), OTHER))),

@@ -1,0 +1,194 @@
+//! The rules one by one, by one thread.
+
+use core::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::{Host, flows::*};
+use crate::{
+    abi::{FlowKey, WAYS, field, meta},
+    flow::{self, State},
+    table::{Cells, Evicted, Outcome, Search, hash, home, set_state_of_flow},
+};
+
+#[test]
+fn both_directions_are_found_and_undo_each_other() {
+    let host = &Host::new(64);
+    let key = client(1, TCP);
+    let (recipe, evicted) = insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)).made();
+    assert_eq!(evicted, [Evicted::Nothing; 2]);
+    let there = host.find(&key).unwrap();
+    assert_eq!(there, recipe);
+    let reply = flow::partner(&key, &there);
+    let back = host.find(&reply).unwrap();
+    assert_eq!(flow::partner(&reply, &back), key);
+    assert_eq!(back.rewritten(), key.destination());
+    assert_eq!((there.way, back.way), (7, 9));
+    for sum in [1u16, 0x1234, 0xfffe] {
+        let over = crate::rewrite::tcp_checksum(sum, there.delta_transport());
+        assert_eq!(
+            crate::rewrite::tcp_checksum(over, back.delta_transport()),
+            sum
+        );
+    }
+    host.assert_sound();
+}
+
+#[test]
+fn the_second_of_two_writers_gets_the_first_ones_backend() {
+    let host = &Host::new(64);
+    let key = client(1, TCP);
+    let (first, _) = insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)).made();
+    let second = insert(&host, &key, 0, &binding(4, State::HalfOpen, 1));
+    assert_eq!(second, Result::Existing(first));
+    host.assert_sound();
+}
+
+#[test]
+fn an_entry_that_the_caller_found_to_be_over_gives_way_with_its_partner() {
+    let host = &Host::new(64);
+    let key = client(1, TCP);
+    let (old, _) = insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)).made();
+    let Search::Hit(_, _, tag) = lookup(&host, &key) else {
+        panic!()
+    };
+    insert(&host, &key, tag, &binding(4, State::HalfOpen, 1)).made();
+    assert_eq!(host.find(&key).unwrap().backend(), 4);
+    assert_eq!(host.find(&flow::partner(&key, &old)), None);
+    assert_eq!(host.entries().len(), 2);
+    let again = insert(&host, &key, tag, &binding(5, State::HalfOpen, 1));
+    assert!(
+        matches!(again, Result::Existing(_)),
+        "a stale judgement: {again:?}"
+    );
+    host.assert_sound();
+}
+
+#[test]
+fn the_reply_of_a_living_flow_is_not_taken() {
+    let host = &Host::new(64);
+    let first = client(1, TCP);
+    insert(&host, &first, 0, &binding(3, State::HalfOpen, 1)).made();
+    let vip = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 11), 80);
+    let second = FlowKey::new(first.source(), vip, TCP);
+    assert_eq!(
+        insert(&host, &second, 0, &binding(3, State::HalfOpen, 1)),
+        Result::Refused(Outcome::Collision)
+    );
+    set_state(&host, &first, State::Closed);
+    insert(&host, &second, 0, &binding(3, State::HalfOpen, 1)).made();
+    assert_eq!(host.find(&first), None);
+    host.assert_sound();
+}
+
+#[test]
+fn the_first_empty_way_of_the_home_bucket_is_filled_first() {
+    let host = &Host::new(1 << 10);
+    let key = client(1, TCP);
+    insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)).made();
+    let index = host
+        .entries()
+        .iter()
+        .find(|held| held.key == key)
+        .unwrap()
+        .index;
+    assert_eq!(index, home(&host, &key) * WAYS);
+}
+
+#[test]
+fn a_held_lock_is_waited_for_briefly() {
+    let host = &Host::new(2);
+    host.locks[0].store(1, SeqCst);
+    assert_eq!(
+        insert(&host, &client(1, TCP), 0, &binding(1, State::HalfOpen, 1)),
+        Result::Refused(Outcome::Contended)
+    );
+}
+
+#[test]
+fn an_entry_being_written_is_neither_hit_nor_miss() {
+    let host = &Host::new(2);
+    let key = client(1, TCP);
+    insert(&host, &key, 0, &binding(1, State::HalfOpen, 1)).made();
+    for held in host.entries() {
+        let entry = host.entry_at(held.index);
+        entry.store::<{ field::TAG }>(entry.load::<{ field::TAG }>() | 1);
+    }
+    assert!(matches!(lookup(&host, &key), Search::Unstable));
+}
+
+#[test]
+fn a_late_state_does_not_land_in_another_flow() {
+    let host = &Host::new(64);
+    let key = client(1, TCP);
+    insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)).made();
+    let Search::Hit(entry, recipe, _) = lookup(&host, &key) else {
+        panic!()
+    };
+    let other = client(2, TCP);
+    entry.store::<{ field::REST }>(other.rest | (State::HalfOpen as u64) << meta::STATE);
+    set_state_of_flow(&host, &key, (entry, &recipe), State::Closed as u8);
+    let rest = entry.load::<{ field::REST }>();
+    assert_eq!(rest & FlowKey::REST, other.rest);
+    assert_eq!(rest >> meta::STATE & 0xff, State::HalfOpen as u64);
+}
+
+#[test]
+fn a_late_state_does_not_land_in_another_flow_by_way_of_the_partner() {
+    let host = &Host::new(64);
+    let key = client(1, TCP);
+    insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)).made();
+    let Search::Hit(entry, recipe, _) = lookup(&host, &key) else {
+        panic!()
+    };
+    let partner = host.entry_at(u32::try_from(entry.load::<{ field::PARTNER }>()).unwrap());
+    let foreign = client(2, TCP).rest | (State::HalfOpen as u64) << meta::STATE;
+    partner.store::<{ field::REST }>(foreign);
+    set_state_of_flow(&host, &key, (entry, &recipe), State::Closed as u8);
+    assert_eq!(partner.load::<{ field::REST }>(), foreign);
+}
+
+#[test]
+fn hashes_are_even_over_buckets_for_ports_and_for_addresses() {
+    for by_port in [true, false] {
+        let mut counts = [0u32; 64];
+        for number in 0..64_000u32 {
+            let [_, _, high, low] = number.to_be_bytes();
+            let port = u16::from_be_bytes([high, low]);
+            let source = if by_port {
+                SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), port)
+            } else {
+                SocketAddrV4::new(Ipv4Addr::new(10, 0, high, low), 40_000)
+            };
+            let key = FlowKey::new(
+                source,
+                SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 80),
+                TCP,
+            );
+            counts[hash(&key, 0) as usize & 63] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (850..1_150).contains(count)),
+            "{counts:?}"
+        );
+    }
+}
+
+#[test]
+fn half_full_almost_every_flow_finds_a_way() {
+    let host = &Host::new(1 << 10);
+    let mut full = 0;
+    for port in 0..1_024 {
+        let outcome = insert(
+            &host,
+            &client(port, TCP),
+            0,
+            &binding(1 + port % 50, State::Established, 1),
+        );
+        full += u32::from(outcome == Result::Refused(Outcome::Full));
+    }
+    host.assert_sound();
+    assert!(
+        full < 20,
+        "{full} of 1,024 flows found no way in a table that is half full"
+    );
+}

@@ -1,0 +1,123 @@
+//! The flow table of a [`Program`] as it lies in memory: entries with their places, ages, and what happened to it.
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, PerCpuArray};
+use lb_common::{
+    abi::{FlowBucket, FlowEntry, FlowKey, Recipe, WAYS, field},
+    flow,
+    table::Event,
+};
+
+use super::{Program, Row};
+
+/// An entry in use.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Its place.
+    pub index: u32,
+    /// The 5-tuple of the packets that it is for.
+    pub key: FlowKey,
+    /// What becomes of them.
+    pub recipe: Recipe,
+    /// The place of the other direction's.
+    pub partner: u32,
+}
+
+impl Program {
+    /// Every entry in use, in the order of their places.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn entries(&mut self) -> Result<Vec<Held>> {
+        let mut held = Vec::new();
+        let buckets = Array::<_, Row<FlowBucket>>::try_from(self.map("FLOWS")?)?;
+        let mut index = 0;
+        for bucket in buckets.iter() {
+            for entry in bucket?.0.entries {
+                if let Some((key, recipe)) = entry.read() {
+                    held.push(Held {
+                        index,
+                        key,
+                        recipe,
+                        partner: u32::try_from(entry.words[field::PARTNER])?,
+                    });
+                }
+                index += 1;
+            }
+        }
+        Ok(held)
+    }
+
+    /// What is wrong with the table while no packet is on its way, in words: a key has one entry, the two entries of a
+    /// flow name each other and agree, nothing is half written and no lock is held.
+    ///
+    /// # Errors
+    /// Those of the maps.
+    pub fn table_faults(&mut self) -> Result<Vec<String>> {
+        let entries = self.entries()?;
+        let mut faults = Vec::new();
+        for held in &entries {
+            let same = entries.iter().filter(|other| other.key == held.key);
+            if same.count() > 1 {
+                faults.push(format!("a key with two entries: {held:?}"));
+            }
+            let partner = entries.iter().find(|other| other.index == held.partner);
+            let whole = partner.is_some_and(|partner| {
+                partner.key == flow::partner(&held.key, &held.recipe)
+                    && partner.partner == held.index
+                    && partner.recipe.is_reverse() != held.recipe.is_reverse()
+                    && partner.recipe.backend() == held.recipe.backend()
+            });
+            if !whole {
+                faults.push(format!("half a flow: {held:?}, and there {partner:?}"));
+            }
+        }
+        for bucket in Array::<_, Row<FlowBucket>>::try_from(self.map("FLOWS")?)?.iter() {
+            let entries = bucket?.0.entries;
+            let odd = entries
+                .iter()
+                .filter(|entry| entry.words[field::TAG] & 1 == 1);
+            faults.extend(odd.map(|entry| format!("half written: {entry:?}")));
+        }
+        let locks = Array::<_, u64>::try_from(self.map("FLOW_LOCKS")?)?;
+        for (pair, lock) in locks.iter().enumerate() {
+            if lock? != 0 {
+                faults.push(format!("the lock of pair {pair} is held"));
+            }
+        }
+        Ok(faults)
+    }
+
+    /// Lets time pass for both entries of one flow, by the 5-tuple of its client.
+    ///
+    /// # Errors
+    /// Those of the map, or where the flow has no entry.
+    pub fn age_flow(&mut self, key: &FlowKey, ticks: u32) -> Result<()> {
+        let entries = self.entries()?;
+        let held = entries.iter().find(|held| held.key == *key);
+        let held = held.with_context(|| format!("no entry of {key:?}"))?;
+        for index in [held.index, held.partner] {
+            self.change(index, |entry| {
+                let word = &mut entry.words[field::SERVICE];
+                *word = word.wrapping_sub(u64::from(ticks) << 32);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, index: u32, how: impl Fn(&mut FlowEntry)) -> Result<()> {
+        let mut buckets = Array::<_, Row<FlowBucket>>::try_from(self.map("FLOWS")?)?;
+        let mut bucket = buckets.get(&(index / WAYS), 0)?;
+        how(&mut bucket.0.entries[(index % WAYS) as usize]);
+        Ok(buckets.set(index / WAYS, bucket, 0)?)
+    }
+
+    /// How often an event of the table was counted, over all CPUs.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn events(&mut self, event: Event) -> Result<u64> {
+        let rows = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_TABLE")?)?;
+        Ok(rows.get(&(event as u32), 0)?.iter().sum())
+    }
+}
