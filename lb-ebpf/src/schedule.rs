@@ -4,7 +4,7 @@ use core::ptr;
 
 use lb_common::{
     abi::{
-        BackendRow, ServiceRow,
+        BackendRow,
         word::{BackendState, Slot, SlotRange},
     },
     schedule,
@@ -13,7 +13,7 @@ use lb_common::{
 use network_types::ip::IpProto;
 
 use crate::{
-    maps::{BACKENDS, CURSORS, SLOTS},
+    maps::{BACKENDS, CURSORS, SERVICES, SLOTS},
     ours::Packet,
     stats,
 };
@@ -33,7 +33,10 @@ pub(crate) enum Picked {
 ///
 /// Its own function for the stack: the frames of a call chain share 512 bytes.
 #[inline(never)]
-pub(crate) fn pick(service: &ServiceRow, packet: &Packet, attempt: u32, work: &mut Work) -> Picked {
+pub(crate) fn pick(packet: &Packet, attempt: u32, work: &mut Work) -> Picked {
+    let Some(service) = SERVICES.get(work.service) else {
+        return Picked::Nothing;
+    };
     // SAFETY: an aligned word of a map row that is never unmapped.
     let range = SlotRange::unpack(unsafe { ptr::read_volatile(&raw const service.slots) });
     if range.length == 0 {

@@ -1,7 +1,7 @@
 //! Stages "service", "schedule" and "make the flow", for a packet without an entry.
 
 use lb_common::{
-    abi::{FlowKey, ServiceKey, ServiceRow, word::Way},
+    abi::{FlowKey, ServiceKey, word::Way},
     flow::State,
     parse,
     table::Work,
@@ -11,7 +11,7 @@ use network_types::ip::IpProto;
 
 use crate::{
     flow, forward, logging,
-    maps::{SERVICE_KEYS, SERVICES, WORK},
+    maps::{SERVICE_KEYS, WORK},
     ours::Packet,
     packet::Frame,
     schedule::{self, Picked},
@@ -20,14 +20,13 @@ use crate::{
 /// Backends tried for one flow before giving up: a backend may have just gone down, or hold a colliding flow.
 const TRIES: u32 = 4;
 
-/// Finds the packet's service, chooses a backend and makes the flow, whose recipe then is `there` of `work`.
+/// Finds the service of a packet without a flow, and notes in `work` what a flow is made of.
 ///
-/// `over` there is the tag of an entry of the packet that is over, 0 where there is none. Its own function, so that the
-/// verifier walks the packet's common path and this one apart.
+/// Its own function, so that the verifier walks the packet's common path and this one apart.
 #[inline(never)]
-pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(), Verdict> {
+pub(crate) fn enter(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(), Verdict> {
     let key = &packet.key;
-    let (id, service) = find(key).ok_or(Verdict::Pass)?;
+    let id = find(key).ok_or(Verdict::Pass)?;
     if packet.fragment {
         return Err(Verdict::Drop(DropReason::Fragment));
     }
@@ -45,13 +44,20 @@ pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(
     work.clock = flow::clock();
     work.service = id;
     work.state = State::first(key.protocol(), packet.flags) as u8;
-    match admit_to(service, packet, work) {
+    Ok(())
+}
+
+/// Chooses a backend and makes the flow, whose recipe then is `there` of `work`. `over` there is the tag of an entry of
+/// the packet that is over, 0 where there is none.
+#[inline(always)]
+pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(), Verdict> {
+    match try_backends(packet, work) {
         Ok(()) => {
-            logging::flow_made(frame, key, &work.there);
+            logging::flow_made(frame, &packet.key, &work.there);
             Ok(())
         }
         Err(reason) => {
-            logging::flow_refused(frame, key, reason);
+            logging::flow_refused(frame, &packet.key, reason);
             Err(Verdict::Drop(reason))
         }
     }
@@ -59,10 +65,10 @@ pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(
 
 /// Tries the service's backends until one takes the flow.
 #[inline(always)]
-fn admit_to(service: &ServiceRow, packet: &Packet, work: &mut Work) -> Result<(), DropReason> {
+fn try_backends(packet: &Packet, work: &mut Work) -> Result<(), DropReason> {
     let mut reason = DropReason::NoBackend;
     for attempt in 0..TRIES {
-        match schedule::pick(service, packet, attempt, work) {
+        match schedule::pick(packet, attempt, work) {
             Picked::Backend => {}
             Picked::TryNext => continue,
             Picked::Nothing => break,
@@ -85,17 +91,16 @@ pub(crate) fn work() -> Option<&'static mut Work> {
     WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
 }
 
-/// The service that a packet is addressed to.
+/// Row of the service that a packet is addressed to.
 #[inline(always)]
-fn find(key: &FlowKey) -> Option<(u32, &'static ServiceRow)> {
+fn find(key: &FlowKey) -> Option<u32> {
     let wanted = ServiceKey::new(
         mapped(key.destination_word()),
         key.destination_port().to_ne_bytes(),
         key.protocol(),
     );
     // SAFETY: the value is one aligned word, read once.
-    let id = *unsafe { SERVICE_KEYS.get(&wanted) }?;
-    SERVICES.get(id).map(|row| (id, row))
+    unsafe { SERVICE_KEYS.get(&wanted) }.copied()
 }
 
 /// Whether the VIP has the marker for a protocol.

@@ -26,7 +26,7 @@ pub use victim::{Evicted, Scan};
 use crate::abi::FlowKey;
 
 /// Longest wait for a lock, in tries; after that the packet is dropped as contended.
-pub const LOCK_TRIES: u32 = 4;
+pub const LOCK_TRIES: u32 = 32;
 /// Searches for an entry that changes under the reader.
 pub const SEARCH_TRIES: u32 = 4;
 /// Seconds for which a half-open flow can't be evicted.
@@ -141,7 +141,9 @@ pub fn home(memory: &impl Memory, key: &FlowKey) -> u32 {
 /// Home bucket of a key in its second pair.
 #[inline(always)]
 pub fn second_home(memory: &impl Memory, key: &FlowKey) -> u32 {
-    hash(key, memory.seed().rotate_left(32)) & memory.mask()
+    /// Any constant but zero: a seed of zero needs a second hash too.
+    const OTHER: u64 = 0xa5a5_5a5a_c3c3_3c3d;
+    hash(key, memory.seed() ^ OTHER) & memory.mask()
 }
 
 /// Hash of a 5-tuple, even over 32 bits.

@@ -121,8 +121,10 @@ pub(super) fn seek<M: Memory>(
     result: &mut Scan,
 ) {
     scan(memory, sought, home, exclude, result);
-    let near = *result;
-    if near.found == NONE && (near.victim == NONE || memory.has_spilled(pair(home))) {
+    if result.found != NONE {
+        return;
+    }
+    if result.victim == NONE {
         scan(
             memory,
             sought,
@@ -130,12 +132,22 @@ pub(super) fn seek<M: Memory>(
             exclude,
             result,
         );
-        if near.victim == NONE {
-            result.spills = 1;
-        } else {
-            result.victim = near.victim;
+        result.spills = 1;
+    } else if memory.has_spilled(pair(home)) {
+        result.found = place_of(memory, sought.0, second_home(memory, sought.0));
+    }
+}
+
+/// Index of a key's entry in a pair of buckets, or [`NONE`].
+#[inline(never)]
+fn place_of<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> u32 {
+    for place in 0..2 * WAYS {
+        let index = (home ^ (place / WAYS)) * WAYS + place % WAYS;
+        if at(memory, index).is_some_and(|entry| key_of(entry) == *key) {
+            return index;
         }
     }
+    NONE
 }
 
 /// A class that is never evicted.
