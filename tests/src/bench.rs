@@ -7,6 +7,7 @@
 pub mod compare;
 mod cpu;
 pub mod figures;
+pub mod gate;
 pub mod micro;
 mod object;
 mod packets;

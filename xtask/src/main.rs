@@ -39,7 +39,7 @@ enum Command {
     Verify,
     Bench(bench::Arguments),
     Disasm(disasm::Arguments),
-    /// Runs what a change must pass: format, clippy, documentation, the verifier's budget, every test
+    /// Runs what a change must pass: format, clippy, documentation, the verifier's budget, every test, the bench
     Ci,
 }
 
