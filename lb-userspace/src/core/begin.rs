@@ -71,7 +71,7 @@ impl<H: Host> Core<H> {
             .reconfigure(&self.model, SystemTime::now(), |pool, backend| {
                 adopted.state(&pool.name, backend.address)
             });
-        if let Some(error) = self.reconcile_maps().await? {
+        if let Some(error) = self.reconcile_maps().await?.into_iter().next() {
             return Err(error.into());
         }
         for error in self.attach(!self.report.adopted).await? {
