@@ -20,7 +20,6 @@ pub const fn place(address: u32) -> (u32, u64) {
 /// Multiplicative hashing as in [`place`], with 2^64 divided by the golden ratio.
 #[must_use]
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
 pub const fn place_of_endpoint(address: u32, port_and_protocol: u32) -> (u32, u64) {
     let word = address as u64 | (port_and_protocol as u64) << 32;
     let hash = (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;

@@ -146,7 +146,8 @@ pub fn is_unicast_ipv4(window: impl Window<PLAIN>) -> bool {
 /// [`network`] and [`transport`] tell of all others.
 #[inline(always)]
 pub fn plain_protocol(window: impl Window<PLAIN>) -> Option<u8> {
-    const VERSION_AND_LENGTH: u8 = VERSION_4 << 4 | (IPV4_MIN / 4) as u8;
+    /// Version 4, five words.
+    const VERSION_AND_LENGTH: u8 = 0x45;
     let protocol = window.u8::<23>();
     let plain = window.u8::<14>() == VERSION_AND_LENGTH
         && window.u16::<20>() & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0

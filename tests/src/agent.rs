@@ -113,7 +113,7 @@ impl Agent {
         self.daemon()?
             .wait_until(START, "saying that it is ready", || {
                 let events = self.events()?;
-                let said = events.iter().any(|event| event.message().contains("ready"));
+                let said = events.iter().any(|event| event.field("event") == "ready");
                 ensure!(said, "{} events", events.len());
                 Ok(())
             })

@@ -8,6 +8,7 @@ pub mod app;
 pub mod compare;
 mod cpu;
 pub mod figures;
+pub mod gate;
 pub mod micro;
 mod object;
 mod packets;

@@ -17,6 +17,7 @@ pub mod budget;
 pub mod capture;
 pub mod command;
 pub mod daemon;
+pub mod disasm;
 pub mod dns;
 pub mod echo;
 pub mod frames;

@@ -3,25 +3,18 @@
 //! Without a context the kernel runs the program as if the frame had come from the loopback device of the caller's
 //! namespace, index 1; so slot 1 of the tables is that one, and slot 2 is another interface.
 
-use std::{
-    net::{Ipv4Addr, SocketAddrV4},
-    ops::AddAssign,
-};
+mod rows;
+
+use std::{net::Ipv4Addr, ops::AddAssign};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, Map, PerCpuArray, xdp::DevMap},
+    maps::{Array, Map, PerCpuArray},
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
-    abi::{
-        BackendRow, ConfigRow, FlowBucket, FlowCounters, FlowEntry, FlowKey, InterfaceRow,
-        LAYOUT_VERSION, Mode, NextHopRow, Protocol, Recipe, Scheduler, ServiceKey, ServiceRow,
-        WAYS, address_bytes, command, field,
-        word::{BackendState, Slot, SlotRange, Way},
-    },
-    filter,
+    abi::{FlowBucket, FlowCounters, FlowEntry, FlowKey, Recipe, WAYS, command, field},
     verdict::Verdict,
 };
 
@@ -170,168 +163,6 @@ impl Program {
         Ok(u64::from_ne_bytes(out[command::ANSWER..][..8].try_into()?))
     }
 
-    /// Writes `CONFIG`.
-    ///
-    /// # Errors
-    /// Those of the map.
-    pub fn set_config(&mut self, flags: u32) -> Result<()> {
-        let row = ConfigRow {
-            layout_version: LAYOUT_VERSION,
-            ticks_per_second: TICKS_PER_SECOND,
-            flags,
-            interfaces: 2,
-            ..ConfigRow::default()
-        };
-        self.set("CONFIG", 0, row)
-    }
-
-    /// Writes a row of `INTERFACES`.
-    ///
-    /// # Errors
-    /// Those of the map.
-    pub fn set_interface(
-        &mut self,
-        slot: u8,
-        ifindex: u32,
-        mac: Mac,
-        ipv4: Ipv4Addr,
-    ) -> Result<()> {
-        let mac = Way {
-            mac: mac.0,
-            ..Way::default()
-        }
-        .pack();
-        let row = InterfaceRow {
-            mac,
-            ifindex,
-            ipv4: ipv4.octets(),
-            ..InterfaceRow::default()
-        };
-        self.set("INTERFACES", slot.into(), row)
-    }
-
-    /// Makes a backend of row `id`, generation 1, with a next hop of the same row.
-    ///
-    /// # Errors
-    /// Those of the maps.
-    pub fn set_backend(
-        &mut self,
-        id: u16,
-        address: SocketAddrV4,
-        hop: Option<(Mac, u8)>,
-    ) -> Result<()> {
-        let way = hop.map_or(Way::default(), |(mac, interface)| Way {
-            mac: mac.0,
-            interface,
-            flags: Way::RESOLVED,
-        });
-        self.set(
-            "NEXT_HOPS",
-            id.into(),
-            NextHopRow {
-                way: way.pack(),
-                reserved: 0,
-            },
-        )?;
-        self.set_backend_state(id, address, BackendState::IN_USE | BackendState::ACCEPTS, 1)?;
-        self.admit(address, &[Protocol::Tcp, Protocol::Udp])
-    }
-
-    /// Rewrites the state of a backend.
-    ///
-    /// # Errors
-    /// Those of the map.
-    pub fn set_backend_state(
-        &mut self,
-        id: u16,
-        address: SocketAddrV4,
-        flags: u16,
-        generation: u16,
-    ) -> Result<()> {
-        let state = BackendState {
-            next_hop: id.into(),
-            flags,
-            generation,
-        };
-        let row = BackendRow {
-            state: state.pack(),
-            address: address_bytes((*address.ip()).into()),
-            port_be: address.port().to_be_bytes(),
-            padding: [0; 6],
-        };
-        self.set("BACKENDS", id.into(), row)
-    }
-
-    /// Makes a service of row `id` whose slots are these backends of generation 1.
-    ///
-    /// # Errors
-    /// Those of the maps.
-    pub fn set_service(
-        &mut self,
-        id: u32,
-        address: SocketAddrV4,
-        protocol: Protocol,
-        backends: &[u16],
-    ) -> Result<()> {
-        let offset = id * 64;
-        for (position, backend) in backends.iter().enumerate() {
-            let slot = Slot {
-                backend: *backend,
-                generation: 1,
-            };
-            self.set("SLOTS", offset + u32::try_from(position)?, slot.pack())?;
-        }
-        let vip = address_bytes((*address.ip()).into());
-        let range = SlotRange {
-            offset,
-            length: u32::try_from(backends.len())?,
-        };
-        let row = ServiceRow {
-            slots: range.pack(),
-            vip,
-            port_be: address.port().to_be_bytes(),
-            protocol: protocol as u8,
-            mode: Mode::Nat as u8,
-            scheduler: Scheduler::RoundRobin as u8,
-            in_use: 1,
-            generation: 1,
-            reserved: [0; 4],
-        };
-        self.set("SERVICES", id, row)?;
-        self.admit(address, &[protocol])?;
-        let mut keys = HashMap::<_, Row<ServiceKey>, u32>::try_from(self.map("SERVICE_KEYS")?)?;
-        for (port, protocol, value) in [
-            (address.port(), protocol as u8, id),
-            (0, protocol as u8, ServiceKey::VIP_MARKER),
-            (0, 1, ServiceKey::VIP_MARKER),
-        ] {
-            keys.insert(
-                Row(ServiceKey::new(vip, port.to_be_bytes(), protocol)),
-                value,
-                0,
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Adds an address and its port to the filter.
-    ///
-    /// # Errors
-    /// Those of the map.
-    pub fn admit(&mut self, endpoint: SocketAddrV4, protocols: &[Protocol]) -> Result<()> {
-        let address = u32::from_ne_bytes(endpoint.ip().octets());
-        let port = u32::from(endpoint.port().to_be());
-        let endpoints = protocols.iter().map(|protocol| {
-            filter::place_of_endpoint(address, port | u32::from(*protocol as u8) << 16)
-        });
-        let mut words = Array::<_, u64>::try_from(self.map("FILTER")?)?;
-        for (word, bit) in endpoints.chain([filter::place(address)]) {
-            let old = words.get(&word, 0)?;
-            words.set(word, old | bit, 0)?;
-        }
-        Ok(())
-    }
-
     /// The flow table.
     ///
     /// # Errors
@@ -411,21 +242,6 @@ impl Program {
                 Ok((verdict.name(), total))
             })
             .collect()
-    }
-
-    /// Names the device of a slot, by its index in the caller's namespace.
-    ///
-    /// # Errors
-    /// Where there is no such device.
-    pub fn set_device(&mut self, slot: u8, ifindex: u32) -> Result<()> {
-        let mut devices = DevMap::try_from(self.map("DEVICES")?)?;
-        Ok(devices.set(slot.into(), ifindex, None, 0)?)
-    }
-
-    fn set<T: Copy + 'static>(&mut self, map: &str, row: u32, value: T) -> Result<()> {
-        let mut rows = Array::<_, Row<T>>::try_from(self.map(map)?)?;
-        rows.set(row, Row(value), 0)
-            .with_context(|| format!("row {row} of {map}"))
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Map> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_tests::agent::config::METRICS;
 use lb_tests::agent::{Agent, Config, Failure, SOON};
 use lb_tests::command;
@@ -245,13 +245,16 @@ fn check_names_file_line_value_and_mend_of_every_mistake() -> Result<()> {
             "{place}: {}\n{words}",
             output.status
         );
+        // The last line that has it: of two of a kind the second is the mistake.
         let line = text
             .lines()
-            .position(|line| line.contains(place))
-            .map(|index| index + 1);
+            .zip(1..)
+            .filter(|(line, _)| line.contains(place))
+            .last();
+        let (_, line) = line.with_context(|| format!("no {place} in\n{text}"))?;
         ensure!(
-            words.contains("lb.toml:"),
-            "{place} (line {line:?}): {words}"
+            words.contains(&format!("lb.toml:{line}:")),
+            "{place} (line {line}): {words}"
         );
         ensure!(
             words.contains(place) && words.contains("mend: "),

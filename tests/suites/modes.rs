@@ -1,8 +1,10 @@
 //! How the program attaches: native, generic because the file says so, generic because the driver can't, loudly.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use lb_tests::agent::{Agent, Config};
-use lb_tests::http;
+use lb_tests::http::{self, load::Load};
 use lb_tests::link;
 use lb_tests::topology::{Arms, Topology};
 use lb_tests::web::Web;
@@ -79,6 +81,46 @@ fn generic_serves_one_arm_and_two_arm() -> Result<()> {
             "{arms:?}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn a_reload_into_a_mode_that_is_refused_leaves_the_program_running() -> Result<()> {
+    let topology = Topology::new(Arms::One, 2)?;
+    link::bridge(topology.balancer.interface(BRIDGE))?;
+    let mut config = Config::web(&topology, None);
+    config
+        .interfaces
+        .push((BRIDGE.to_owned(), "generic".to_owned()));
+    let web = Web::with_config(topology, &config)?;
+    let session = Load::sessions(&web.client(), 2, Duration::from_millis(10));
+    config.interfaces[1].1 = "native".to_owned();
+    refuses_the_bridge(&web, &config)?;
+    let failures = http::failures(&session.stop()?);
+    assert!(failures.is_empty(), "{failures:#?}");
+    // Another interface takes its new mode, and is put back into the earlier one.
+    config.interfaces[0].1 = "generic".to_owned();
+    refuses_the_bridge(&web, &config)?;
+    // A mode that is not refused is still taken.
+    config.interfaces[1].1 = "generic".to_owned();
+    web.agent.reload(&config)?;
+    assert_eq!(mode(&web.agent, "eth0")?, "generic");
+    Ok(())
+}
+
+/// Reloads; the refusal leaves everything as it was, and requests are answered.
+fn refuses_the_bridge(web: &Web, config: &Config) -> Result<()> {
+    let refusal = web.agent.reload(config).err();
+    let refusal = refusal.map(|error| error.to_string()).unwrap_or_default();
+    for word in ["refused: ", BRIDGE, "native", "mend: "] {
+        ensure!(refusal.contains(word), "does not say `{word}`: {refusal}");
+    }
+    assert_eq!(mode(&web.agent, BRIDGE)?, "generic");
+    assert_eq!(mode(&web.agent, "eth0")?, "native");
+    let bridge = web.topology.balancer.interface(BRIDGE).xdp()?;
+    ensure!(bridge.is_some(), "no program on {BRIDGE}");
+    let tally = http::tally(&web.client().sequence(10)?);
+    assert_eq!(tally.values().sum::<usize>(), 10, "{tally:?}");
     Ok(())
 }
 

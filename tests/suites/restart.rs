@@ -175,7 +175,11 @@ fn detach_with_nothing_there_says_so() -> Result<()> {
     let config = agent.config_file().display().to_string();
     let output = agent.lb(&["detach", "--config", &config])?;
     let said = lb_tests::command::said(&output);
-    assert!(!said.is_empty(), "{output:?}");
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        said.starts_with("nothing to detach: there is no instance "),
+        "{output:?}"
+    );
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::build::Profile;
+use crate::build::{self, Profile};
 use crate::launch;
 
 /// Measures what the balancer costs
@@ -17,4 +17,10 @@ impl Arguments {
     pub(crate) fn run(&self) -> Result<()> {
         launch::replace("bench", Profile::Release, &self.arguments)
     }
+}
+
+/// Fails where a change makes the balancer slower than the figures in the tree allow.
+pub(crate) fn gate() -> Result<()> {
+    let arguments = ["--gate".to_owned()];
+    build::run(&mut launch::prepare("bench", Profile::Release, &arguments)?)
 }

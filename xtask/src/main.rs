@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod disasm;
 mod launch;
 mod leaks;
 mod root;
@@ -37,7 +38,8 @@ enum Command {
     /// Has the kernel verify every eBPF program, within the budget of instructions kept in the tree
     Verify,
     Bench(bench::Arguments),
-    /// Runs what a change must pass: format, clippy, documentation, the verifier's budget, every test
+    Disasm(disasm::Arguments),
+    /// Runs what a change must pass: format, clippy, documentation, the verifier's budget, every test, the bench
     Ci,
 }
 
@@ -50,6 +52,7 @@ impl Command {
             Self::Test(arguments) => arguments.run(),
             Self::Verify => verify::verify(),
             Self::Bench(arguments) => arguments.run(),
+            Self::Disasm(arguments) => arguments.run(),
             Self::Ci => ci::ci(),
         }
     }

@@ -107,7 +107,6 @@ impl FlowKey {
     /// Destination address, port and protocol as [`crate::filter::place_of_endpoint`] takes them.
     #[must_use]
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "24 bits from the middle")]
     pub const fn destination_endpoint(&self) -> (u32, u32) {
         (
             self.destination_word(),
@@ -145,7 +144,8 @@ pub mod field {
     pub const TAG: usize = 0;
     /// [`super::FlowKey::addresses`].
     pub const ADDRESSES: usize = 1;
-    /// [`super::FlowKey::rest`], from bit 40 the state, bit 48 the direction, above it a print of the tenant's tag.
+    /// [`super::FlowKey::rest`], from bit 40 the state, bit 48 the direction, above it a print of the tenant's
+    /// tag.
     pub const REST: usize = 2;
     /// New address (32 bits), new port (16), what the address and a hop add to the sum of the IPv4 header (16).
     pub const REWRITE: usize = 3;
@@ -215,7 +215,7 @@ impl Recipe {
     #[must_use]
     #[inline(always)]
     pub const fn role(&self) -> u64 {
-        self.rest >> meta::STATE & (1 << (meta::TENANT - meta::STATE)) - 1
+        (self.rest >> meta::STATE) & ((1 << (meta::TENANT - meta::STATE)) - 1)
     }
 
     /// Whether packets are replies.
@@ -288,8 +288,8 @@ impl Recipe {
     }
 }
 
-/// Print of where a packet came from: its source MAC address in the low 48 bits, above it the EtherType mixed with the
-/// low 16 bits of the interface's index. Address and type come as the eight bytes that they are in the frame.
+/// Print of where a packet came from: its source MAC address in the low 48 bits, above it the frame's type mixed with
+/// the low 16 bits of the interface's index. Address and type come as the eight bytes that they are in the frame.
 #[must_use]
 #[inline(always)]
 pub const fn ingress_print(source_and_type: u64, ifindex: u32) -> u64 {

@@ -13,6 +13,8 @@ use crate::{
 /// How long after a failure the first attempt comes, and the last.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long after another mode was refused it is tried again: each time the program is off the interface for a moment.
+const MODE_RETRY: Duration = Duration::from_hours(1);
 
 /// The program on one interface.
 #[derive(Clone, Debug)]
@@ -151,6 +153,7 @@ impl<H: Host> Core<H> {
             }
             Err(error) => {
                 let (delay, known) = match self.attachments.0.get(&name) {
+                    _ if matches!(error, AttachError::Kept { .. }) => (MODE_RETRY, false),
                     Some(Attachment::Off { delay, reason, .. }) => {
                         ((*delay * 2).min(LAST_RETRY), *reason == error.to_string())
                     }

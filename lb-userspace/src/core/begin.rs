@@ -1,6 +1,7 @@
 //! The beginning and the end of a core.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     net::IpAddr,
     time::{Duration, SystemTime},
@@ -27,22 +28,24 @@ impl<H: Host> Core<H> {
         mut self,
         mut inputs: Inputs,
     ) -> Result<impl Future<Output = ()> + use<H>, StartError> {
-        match self.first_reconcile().await {
-            Ok(()) => {}
-            Err(error) => {
-                if !self.report.adopted {
-                    for line in self.take_down().await {
-                        tracing::warn!("after a failed start something is left: {line}");
-                    }
+        if let Err(error) = self.bring_up(&mut inputs).await {
+            if !self.report.adopted {
+                for line in self.take_down().await {
+                    tracing::warn!("after a failed start something is left: {line}");
                 }
-                return Err(error);
             }
+            return Err(error);
         }
+        Ok(self.run(inputs))
+    }
+
+    async fn bring_up(&mut self, inputs: &mut Inputs) -> Result<(), StartError> {
+        self.first_reconcile().await?;
         self.checks.reconfigure(&self.model.pools);
-        self.first_results(&mut inputs).await?;
+        self.first_results(inputs).await?;
         self.sample_counters();
         self.report.ready = self.attachments.all_on(&self.model);
-        Ok(self.run(inputs))
+        Ok(())
     }
 
     async fn first_reconcile(&mut self) -> Result<(), StartError> {
@@ -71,7 +74,7 @@ impl<H: Host> Core<H> {
             .reconfigure(&self.model, SystemTime::now(), |pool, backend| {
                 adopted.state(&pool.name, backend.address)
             });
-        if let Some(error) = self.reconcile_maps().await? {
+        if let Some(error) = self.reconcile_maps().await?.into_iter().next() {
             return Err(error.into());
         }
         for error in self.attach(!self.report.adopted).await? {
@@ -80,8 +83,25 @@ impl<H: Host> Core<H> {
             }
             tracing::error!(event = "attach_failed", "{error}");
         }
+        if !self.model.manage_addresses {
+            self.forget_addresses().await?;
+        }
         self.detach_unconfigured().await?;
         self.keep_addresses().await?;
+        Ok(())
+    }
+
+    /// Removes what an earlier agent that managed addresses has left, when it was killed: from the interfaces of the
+    /// configuration, and from those that its program runs on.
+    async fn forget_addresses(&mut self) -> Result<(), StartError> {
+        let links = self.plane.with(Dataplane::links).await??;
+        let linked = links.into_iter().map(|link| link.interface);
+        let configured = self.model.interfaces.iter();
+        let configured = configured.map(|interface| interface.name.clone());
+        let interfaces: BTreeSet<_> = configured.chain(linked).collect();
+        for address in self.host.forget(interfaces.into_iter().collect()).await? {
+            tracing::info!(%address, "VIP of an earlier configuration removed");
+        }
         Ok(())
     }
 

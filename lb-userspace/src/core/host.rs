@@ -1,11 +1,16 @@
 //! What the core asks of the host: links, routes, neighbours and addresses of its network, and health checks.
 
-use std::{future::Future, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
 use crate::{
-    addresses::{Addresses, Announcement, Wanted},
+    addresses::{self, Addresses, Announcement, Wanted},
     health::Checks,
     model::Pool,
     neighbours::{self, Error, Neighbours, Observation, Watch},
@@ -40,6 +45,12 @@ pub(super) trait Host: Send + 'static {
 
     /// Keeps these VIPs as addresses of the host; `None` takes them away.
     fn keep(&mut self, wanted: Option<Wanted>) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Removes the VIPs that an earlier agent has left on these interfaces; gives them.
+    fn forget(
+        &mut self,
+        interfaces: Vec<String>,
+    ) -> impl Future<Output = Result<BTreeSet<Ipv4Addr>, Error>> + Send;
 }
 
 /// The host that the agent runs on.
@@ -84,5 +95,9 @@ impl Host for LinuxHost {
                 None => Ok(()),
             },
         }
+    }
+
+    async fn forget(&mut self, interfaces: Vec<String>) -> Result<BTreeSet<Ipv4Addr>, Error> {
+        addresses::remove(&interfaces).await
     }
 }

@@ -44,7 +44,6 @@ use self::{
     task::{Core, Parts},
 };
 use crate::{
-    addresses,
     dataplane::{AttachError, Dataplane, Kernel, OpenError, Place, TableError},
     health::{CheckResult, Checks},
     model::Model,
@@ -112,20 +111,17 @@ pub async fn start(start: Start) -> Result<(Handle, JoinHandle<()>), StartError>
         pin_root: model.pin_root.clone(),
     };
     let settings = model.data_plane;
-    let interfaces: Vec<_> = model
-        .interfaces
-        .iter()
-        .map(|interface| interface.name.clone())
-        .collect();
-    let managed = model.manage_addresses;
     let opened = spawn_blocking(move || Kernel::open(&place, settings)).await;
     let mut kernel = opened.map_err(|_| PlaneLost)??;
     let adopted = kernel.adopted();
-    let events = kernel.events().map_err(|cause| TableError {
-        map: "EVENTS",
-        action: "read",
-        cause,
-    })?;
+    let events = match kernel.events() {
+        Ok(events) => events,
+        Err(cause) => {
+            abandon(Box::new(kernel), adopted).await;
+            let (map, action) = ("EVENTS", "read");
+            return Err(TableError { map, action, cause }.into());
+        }
+    };
 
     let (observations_in, observations) = mpsc::channel(1);
     let (announcements_in, announcements) = mpsc::channel(256);
@@ -159,12 +155,6 @@ pub async fn start(start: Start) -> Result<(Handle, JoinHandle<()>), StartError>
         report,
     });
     let task = core.begin(inputs).await?;
-    if adopted && !managed {
-        // An earlier agent may have been told to manage them, and killed.
-        for address in addresses::remove(&interfaces).await? {
-            tracing::info!(%address, "VIP of an earlier configuration removed");
-        }
-    }
     Ok((Handle(handle_in), tokio::spawn(task)))
 }
 

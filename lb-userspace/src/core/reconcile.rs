@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     dataplane::TableError,
-    plan::{Change, Hop, plan},
+    plan::{Change, Hop, Salvage, plan},
 };
 
 /// How long after a failure the first attempt comes, and the last.
@@ -40,17 +40,20 @@ impl Retry {
 impl<H: Host> Core<H> {
     /// Makes maps and links what they should be. What fails is tried again; the rest stays as it was.
     pub(super) async fn reconcile(&mut self) -> Result<(), PlaneLost> {
-        let failure = self.reconcile_maps().await?;
-        match failure {
-            None => self.retry = Retry::default(),
-            Some(error) => {
-                self.retry.failed();
-                let seconds = self.retry.delay.as_secs_f64();
-                tracing::error!(
-                    event = "reconcile_failed",
-                    "{error}; it is tried again in {seconds} s"
-                );
-            }
+        let failures = self.reconcile_maps().await?;
+        if let Some(error) = failures.first() {
+            self.retry.failed();
+            let seconds = self.retry.delay.as_secs_f64();
+            let more = match failures.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} changes more)"),
+            };
+            tracing::error!(
+                event = "reconcile_failed",
+                "{error}{more}; it is tried again in {seconds} s"
+            );
+        } else {
+            self.retry = Retry::default();
         }
         for error in self.attach(false).await? {
             tracing::error!(event = "attach_failed", "{error}");
@@ -58,53 +61,62 @@ impl<H: Host> Core<H> {
         Ok(())
     }
 
-    /// Plans and applies; gives the error that stopped it.
-    pub(super) async fn reconcile_maps(&mut self) -> Result<Option<TableError>, PlaneLost> {
+    /// Plans and applies; gives what failed.
+    pub(super) async fn reconcile_maps(&mut self) -> Result<Vec<TableError>, PlaneLost> {
         self.follow_backends().await;
         let desired = desired(&self.model, &self.health, &self.network, self.constants);
         let plan = plan(&desired, &self.actual, Instant::now().into_std());
         self.tell_refused(plan.refused.iter().map(ToString::to_string).collect());
-        let failure = self.apply(plan.changes).await?;
+        let failures = self.apply(plan.changes).await?;
         self.actual.book = plan.book;
         self.report.reconciles += 1;
-        if failure.is_none() {
+        if failures.is_empty() {
             self.tell_transitions();
         }
         self.tell_ways();
-        Ok(failure)
+        Ok(failures)
     }
 
-    /// Applies changes up to the first that fails. What is in force afterwards is known either way.
-    async fn apply(&mut self, changes: Vec<Change>) -> Result<Option<TableError>, PlaneLost> {
+    /// Applies every change that can be; gives the errors of those that can't, and not those that build on them. What
+    /// is in force afterwards is known either way.
+    async fn apply(&mut self, changes: Vec<Change>) -> Result<Vec<TableError>, PlaneLost> {
         if changes.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let (changes, done, failure) = self
+        let mut tables = self.actual.tables.clone();
+        let (tables, done, failures) = self
             .plane
             .with(move |plane| {
-                for (done, change) in changes.iter().enumerate() {
-                    if let Err(error) = plane.apply(change) {
-                        return (changes, done, Some(error));
+                let mut salvage = Salvage::default();
+                let (mut done, mut failures) = (0, Vec::new());
+                for change in &changes {
+                    let applied = if salvage.may_follow(change, &tables) {
+                        plane.apply(change).map_err(|error| failures.push(error))
+                    } else {
+                        Err(())
+                    };
+                    if applied.is_ok() {
+                        tracing::trace!(?change, "applied");
+                        tables.apply(change);
+                        done += 1;
+                    } else {
+                        salvage.leave_out(change, &tables);
                     }
                 }
-                let done = changes.len();
-                (changes, done, None)
+                (tables, done, failures)
             })
             .await?;
-        for change in &changes[..done] {
-            tracing::trace!(?change, "applied");
-            self.actual.tables.apply(change);
-        }
-        self.report.changes += done as u64;
+        self.actual.tables = tables;
+        self.report.changes += done;
         tracing::debug!(changes = done, "reconciled");
-        if failure.is_some() {
+        if !failures.is_empty() {
             self.report.reconcile_failures += 1;
             // A change may have been carried out in part.
             if let Ok(tables) = self.fresh_tables().await? {
                 self.actual.tables = tables;
             }
         }
-        Ok(failure)
+        Ok(failures)
     }
 
     /// Compares the maps and links in force with what they should be, and repairs what somebody else has changed.

@@ -25,7 +25,8 @@ impl<H: Host> Core<H> {
     /// 1. What can't change while the agent runs is refused, and so are interfaces that do not exist and what the maps
     ///    have no room for.
     /// 2. The program is loaded anew where its load-time constants change.
-    /// 3. New interfaces are attached to; where one refuses, all is taken back, the program among it.
+    /// 3. New interfaces are attached to, and others in the mode that is new to them; where one refuses, all is taken
+    ///    back, the program among it.
     /// 4. The rest is applied as one plan.
     pub(super) async fn reload(&mut self, model: Model) -> Result<ReloadReply, PlaneLost> {
         let old = Arc::clone(&self.model);
@@ -40,7 +41,7 @@ impl<H: Host> Core<H> {
                 return Ok(Err(vec![error.to_string()]));
             }
         }
-        if let Err(mut refusals) = self.attach_new(&old, &new).await? {
+        if let Err(mut refusals) = self.try_interfaces(&old, &new).await? {
             if old.data_plane != new.data_plane {
                 let settings = old.data_plane;
                 let back = self.plane.with(move |plane| plane.reload(settings)).await?;
@@ -92,32 +93,35 @@ impl<H: Host> Core<H> {
         self.detach_unconfigured().await
     }
 
-    /// Attaches to the interfaces that are new, with everything else as it was; takes them back where one refuses.
-    async fn attach_new(
+    /// Attaches to the interfaces that are new, and to those whose mode is, with everything else as it was; takes all
+    /// of it back where one refuses.
+    async fn try_interfaces(
         &mut self,
         old: &Arc<Model>,
         new: &Arc<Model>,
     ) -> Result<Result<(), Vec<String>>, PlaneLost> {
-        let known: BTreeSet<_> = old
-            .interfaces
-            .iter()
-            .map(|interface| &interface.name)
-            .collect();
-        let added: Vec<_> = new
-            .interfaces
-            .iter()
-            .filter(|new| !known.contains(&new.name))
-            .cloned()
-            .collect();
-        if added.is_empty() {
+        let mut both = Model::clone(old);
+        let mut tried = BTreeSet::new();
+        for interface in &new.interfaces {
+            let known = both
+                .interfaces
+                .iter_mut()
+                .find(|known| known.name == interface.name);
+            match known {
+                Some(_) if !changes_mode(old, interface) => continue,
+                Some(known) => known.mode = interface.mode,
+                None => both.interfaces.push(interface.clone()),
+            }
+            tried.insert(interface.name.clone());
+        }
+        if tried.is_empty() {
             return Ok(Ok(()));
         }
-        let mut both = Model::clone(old);
-        both.interfaces.extend(added.iter().cloned());
+        let earlier = self.in_the_modes_in_force(old);
         self.adopt(Arc::new(both)).await?;
-        let refusals: Vec<_> = added
+        let refusals: Vec<_> = tried
             .iter()
-            .filter_map(|interface| match self.attachments.get(&interface.name) {
+            .filter_map(|interface| match self.attachments.get(interface) {
                 Some(Attachment::Off { reason, .. }) => Some(reason.clone()),
                 _ => None,
             })
@@ -125,11 +129,27 @@ impl<H: Host> Core<H> {
         if refusals.is_empty() {
             return Ok(Ok(()));
         }
-        for interface in &added {
-            self.attachments.forget(&interface.name);
+        for interface in &tried {
+            self.attachments.forget(interface);
         }
+        self.adopt(Arc::new(earlier)).await?;
         self.adopt(Arc::clone(old)).await?;
         Ok(Err(refusals))
+    }
+
+    /// The model, with the modes that its interfaces are in now in the place of `auto`.
+    fn in_the_modes_in_force(&self, model: &Model) -> Model {
+        let mut exact = model.clone();
+        for interface in &mut exact.interfaces {
+            if let Some(Attachment::On(attached)) = self.attachments.get(&interface.name) {
+                interface.mode = if attached.native {
+                    AttachMode::Native
+                } else {
+                    AttachMode::Generic
+                };
+            }
+        }
+        exact
     }
 
     /// Why the configuration can't be applied, as far as that can be told without changing anything.

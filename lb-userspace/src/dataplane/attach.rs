@@ -69,6 +69,22 @@ pub enum AttachError {
         /// Why.
         cause: io::Error,
     },
+    /// The configured mode is refused; the program runs on in the mode it was in.
+    #[error("{refusal}\n   until then it runs on in {mode} mode")]
+    Kept {
+        /// `native` or `generic`, as before.
+        mode: &'static str,
+        /// Why the other mode is refused.
+        refusal: Box<AttachError>,
+    },
+    /// The configured mode is refused, and so was the earlier one when the program was to be put back.
+    #[error("{refusal}\n   and the program can't be put back: {second}")]
+    NotPutBack {
+        /// Why the configured mode is refused.
+        refusal: Box<AttachError>,
+        /// Why the earlier one is.
+        second: Box<AttachError>,
+    },
     /// A link can't be looked at or changed.
     #[error("{interface}: can't {action} the program's link: {cause}")]
     Link {
@@ -115,14 +131,40 @@ fn hint(cause: &io::Error, mode: &str) -> String {
 }
 
 /// Attaches the program, or puts it into the link that is there.
+///
+/// An interface takes a program in one mode at a time, so a link in another mode than the target's has to go before the
+/// new one is made. Where the new one is refused, the earlier one is made again at once.
 pub(super) fn attach(
     pins: &Pins,
     program: BorrowedFd<'_>,
     target: &Target,
 ) -> Result<Attached, AttachError> {
-    if let Some(adopted) = adopt(pins, program, target)? {
-        return Ok(adopted);
-    }
+    let earlier = match adopt(pins, program, target)? {
+        Adoption::Done(adopted) => return Ok(adopted),
+        Adoption::Nothing => return make(pins, program, target),
+        Adoption::Released(earlier) => earlier,
+    };
+    make(pins, program, target).map_err(|refusal| {
+        let refusal = Box::new(refusal);
+        let back = Target {
+            mode: earlier,
+            ..target.clone()
+        };
+        match make(pins, program, &back) {
+            Ok(attached) => AttachError::Kept {
+                mode: if attached.native { "native" } else { "generic" },
+                refusal,
+            },
+            Err(second) => AttachError::NotPutBack {
+                refusal,
+                second: Box::new(second),
+            },
+        }
+    })
+}
+
+/// Makes a link and its pin.
+fn make(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Attached, AttachError> {
     let (link, native, fallback) = match target.mode {
         AttachMode::Generic => (create(program, target, GENERIC)?, false, None),
         AttachMode::Native => (create(program, target, NATIVE)?, true, None),
@@ -136,6 +178,7 @@ pub(super) fn attach(
             Err(error) => return Err(error),
         },
     };
+    // Without its pin the link goes with its descriptor.
     pins.pin_link(&target.name, &link)?;
     Ok(Attached {
         ifindex: target.ifindex,
@@ -145,15 +188,21 @@ pub(super) fn attach(
     })
 }
 
+/// What became of the pinned link.
+enum Adoption {
+    /// The program is in it.
+    Done(Attached),
+    /// There was none, or one of an interface that is gone.
+    Nothing,
+    /// It was on the interface in this mode, which is not the target's, and was taken off.
+    Released(AttachMode),
+}
+
 /// Puts the program into the pinned link where that is on the right interface in the right mode; removes the link
 /// otherwise.
-fn adopt(
-    pins: &Pins,
-    program: BorrowedFd<'_>,
-    target: &Target,
-) -> Result<Option<Attached>, AttachError> {
+fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Adoption, AttachError> {
     let Some((link, info)) = pinned(pins, &target.name)? else {
-        return Ok(None);
+        return Ok(Adoption::Nothing);
     };
     let in_force =
         query::in_force(target.ifindex).map_err(|cause| failed(&target.name, "look at", cause))?;
@@ -163,13 +212,21 @@ fn adopt(
         AttachMode::Native => native,
         AttachMode::Generic => !native,
     };
-    if !info.is_xdp || info.ifindex != target.ifindex || in_force.is_none() || !fits {
+    if !info.is_xdp || info.ifindex != target.ifindex || in_force.is_none() {
         release(pins, &target.name, &link)?;
-        return Ok(None);
+        return Ok(Adoption::Nothing);
+    }
+    if !fits {
+        release(pins, &target.name, &link)?;
+        return Ok(Adoption::Released(if native {
+            AttachMode::Native
+        } else {
+            AttachMode::Generic
+        }));
     }
     syscall::link_update(link.as_fd(), program)
         .map_err(|cause| failed(&target.name, "put another program into", cause))?;
-    Ok(Some(Attached {
+    Ok(Adoption::Done(Attached {
         ifindex: target.ifindex,
         native,
         fallback: None,

@@ -1,7 +1,7 @@
 //! A data plane of values: for tests of the core, and to see what a configuration would do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -41,10 +41,18 @@ pub struct State {
     pub ticks: u64,
     /// So many changes succeed before one fails; `None`: all do.
     pub changes_until_failure: Option<usize>,
+    /// Changes that fail.
+    pub failing: Option<fn(&Change) -> bool>,
+    /// Changes that take the whole data plane along.
+    pub panicking: Option<fn(&Change) -> bool>,
     /// What the program was last loaded anew with.
     pub settings: Option<DataPlane>,
     /// Interfaces that refuse to be attached to.
     pub refusing: Vec<String>,
+    /// Interfaces that refuse native mode.
+    pub generic_only: Vec<String>,
+    /// Interfaces whose link is in generic mode.
+    pub generic: BTreeSet<String>,
     /// It was there before the agent.
     pub adopted: bool,
     /// It was taken down.
@@ -87,13 +95,21 @@ impl Dataplane for Fake {
 
     fn apply(&mut self, change: &Change) -> Result<(), TableError> {
         let mut state = self.state();
+        let error = TableError {
+            map: "FAKE",
+            action: "write",
+            cause: io::Error::other("as the test wants"),
+        };
+        assert!(
+            !state.panicking.is_some_and(|panics| panics(change)),
+            "as the test wants"
+        );
+        if state.failing.is_some_and(|fails| fails(change)) {
+            return Err(error);
+        }
         if let Some(left) = &mut state.changes_until_failure {
             if *left == 0 {
-                return Err(TableError {
-                    map: "FAKE",
-                    action: "write",
-                    cause: io::Error::other("as the test wants"),
-                });
+                return Err(error);
             }
             *left -= 1;
         }
@@ -114,11 +130,38 @@ impl Dataplane for Fake {
             .get(&target.name)
             .copied()
             .filter(|(ifindex, _)| *ifindex == target.ifindex);
+        let was_generic = state.generic.contains(&target.name);
+        let wants_generic = match target.mode {
+            AttachMode::Generic => true,
+            AttachMode::Native => false,
+            AttachMode::Auto if link.is_some() => was_generic,
+            AttachMode::Auto => state.generic_only.contains(&target.name),
+        };
+        if !wants_generic && state.generic_only.contains(&target.name) {
+            let refusal = AttachError::Refused {
+                interface: target.name.clone(),
+                mode: "native",
+                cause: io::Error::from_raw_os_error(libc::EOPNOTSUPP),
+            };
+            return Err(match link {
+                Some(_) => AttachError::Kept {
+                    mode: "generic",
+                    refusal: Box::new(refusal),
+                },
+                None => refusal,
+            });
+        }
+        let link = link.filter(|_| wants_generic == was_generic);
         let replaced = link.map_or(0, |(_, replaced)| replaced + 1);
         state
             .links
             .insert(target.name.clone(), (target.ifindex, replaced));
-        let native = target.mode != AttachMode::Generic;
+        if wants_generic {
+            state.generic.insert(target.name.clone());
+        } else {
+            state.generic.remove(&target.name);
+        }
+        let native = !wants_generic;
         Ok(Attached {
             ifindex: target.ifindex,
             native,

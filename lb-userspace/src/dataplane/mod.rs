@@ -63,7 +63,7 @@ pub trait Dataplane: Send + 'static {
     /// Makes the program run on an interface: in the link that is there, or in a new one.
     ///
     /// # Errors
-    /// See [`AttachError`].
+    /// See [`AttachError`]; with [`AttachError::Kept`] it runs on in the mode it was in.
     fn attach(&mut self, target: &Target) -> Result<Attached, AttachError>;
 
     /// Takes the program off an interface; `false` where it was not there.

@@ -1,6 +1,6 @@
 //! The object: loads its programs with the pinned maps, and runs those that the agent calls itself.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, TestRun, TestRunOptions,
@@ -153,10 +153,7 @@ impl Program {
         let program = self.ebpf.program(ANNOUNCE).ok_or(ProgramError::NotLoaded)?;
         let program: &SchedClassifier = program.try_into()?;
         let result = program.test_run(options)?;
-        match result.return_value.cast_signed() {
-            0 => Ok(()),
-            error => Err(std::io::Error::from_raw_os_error(-error).into()),
-        }
+        Ok(sent(result.return_value.cast_signed())?)
     }
 
     /// The object itself, for its log.
@@ -177,6 +174,22 @@ impl Program {
             program: name,
             cause,
         })
+    }
+}
+
+/// What `bpf_clone_redirect` returned: nothing, a negated error number, or what the interface's queue said
+/// (`NET_XMIT_*` of `include/linux/netdevice.h`).
+fn sent(returned: i32) -> io::Result<()> {
+    const DROP: i32 = 1;
+    const CONGESTION: i32 = 2;
+    match returned {
+        // On its way; the queue asks to send less.
+        0 | CONGESTION => Ok(()),
+        ..0 => Err(io::Error::from_raw_os_error(-returned)),
+        DROP => Err(io::Error::other("the interface's queue dropped the frame")),
+        other => Err(io::Error::other(format!(
+            "the interface's queue answered {other}"
+        ))),
     }
 }
 
@@ -238,5 +251,16 @@ mod tests {
             "{shown}"
         );
         assert_eq!(last_lines(""), "");
+    }
+
+    #[test]
+    fn a_frame_that_the_queue_drops_is_told_from_an_error_of_the_kernel() {
+        assert!(sent(0).is_ok());
+        assert!(sent(2).is_ok(), "congestion is not loss");
+        let error = sent(-libc::ENODEV).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        let error = sent(1).unwrap_err();
+        assert_eq!(error.raw_os_error(), None);
+        assert!(error.to_string().contains("dropped"), "{error}");
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod desired;
 mod hops;
 mod interfaces;
 mod order;
+mod salvage;
 mod services;
 mod tables;
 
@@ -24,6 +25,7 @@ pub use book::{Book, GRACE, References};
 pub use change::Change;
 pub use desired::{Desired, Hop, HopKey, Interface, Service, ServiceAddress};
 pub use order::plan;
+pub use salvage::Salvage;
 pub(crate) use tables::backend_address;
 pub use tables::{Slots, Tables};
 
@@ -39,7 +41,7 @@ pub struct Actual {
 /// What to do.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// To be applied in this order.
+    /// To be applied in this order; where one can't be, [`Salvage`] says which of the others may.
     pub changes: Vec<Change>,
     /// To be kept whether or not all changes could be applied: it is checked against the maps each time.
     pub book: Book,

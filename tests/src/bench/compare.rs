@@ -1,4 +1,5 @@
-//! A report beside an earlier one: what has moved, and whether that is more than noise.
+//! A report beside an earlier one: what has moved, and whether that is more than noise. Whether it is too much is for
+//! [`super::gate`] to say.
 
 use super::report::{Report, Row, Unit};
 use super::rows::CALIBRATION;
@@ -8,8 +9,6 @@ use crate::screen::{Colour, Screen};
 const ERRORS: f64 = 3.0;
 /// The kernel gives whole nanoseconds for a round of eight packets; two runs may differ by as much from nothing.
 const RESOLUTION_NS: f64 = 0.25;
-/// How much worse a figure may get.
-pub const LIMIT: f64 = 1.25;
 
 /// A row that both reports have.
 #[derive(Clone, Debug)]
@@ -31,12 +30,6 @@ impl Change {
     #[must_use]
     pub fn is_real(&self) -> bool {
         (self.now - self.before).abs() > self.noise
-    }
-
-    /// Whether it got worse by more than noise and more than it may.
-    #[must_use]
-    pub fn is_too_much(&self) -> bool {
-        self.is_real() && self.worse > LIMIT
     }
 }
 
@@ -102,13 +95,6 @@ fn change(before: &Row, now: &Row, scale: Scale) -> Change {
             figure / now.figure()
         },
     }
-}
-
-/// Names of the rows that got too much worse.
-#[must_use]
-pub fn names_of_too_much(changes: &[Change]) -> Vec<String> {
-    let bad = changes.iter().filter(|change| change.is_too_much());
-    bad.map(|change| change.name.clone()).collect()
 }
 
 /// Prints what has moved, and how many rows have not.
@@ -193,6 +179,6 @@ mod tests {
         let now = report(&[(CALIBRATION, 80.0, 0.1), ("a", 40.0, 0.1)]);
         assert!(!changes(&before, &now)[0].is_real());
         let worse = report(&[(CALIBRATION, 80.0, 0.1), ("a", 55.0, 0.1)]);
-        assert!(changes(&before, &worse)[0].is_too_much());
+        assert!(changes(&before, &worse)[0].is_real());
     }
 }

@@ -139,6 +139,25 @@ impl Report {
         fs::write(path, text).with_context(|| path.display().to_string())
     }
 
+    /// Adds runs to the rows of these names, and the rows that were not there.
+    pub fn add_runs(&mut self, rows: Vec<Row>) {
+        for more in rows {
+            let Some(row) = self.rows.iter_mut().find(|row| row.name == more.name) else {
+                self.rows.push(more);
+                continue;
+            };
+            let runs = row.runs.iter().chain(&more.runs).copied().collect();
+            let mut verdicts = row.verdicts.clone();
+            for (verdict, packets) in more.verdicts {
+                *verdicts.entry(verdict).or_default() += packets;
+            }
+            *row = Row {
+                target: row.target,
+                ..Row::new(more.name, row.unit, runs, verdicts)
+            };
+        }
+    }
+
     /// The row of a name.
     #[must_use]
     pub fn row(&self, name: &str) -> Option<&Row> {

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use clap::{Parser, ValueEnum};
+use lb_tests::bench::gate::{Judgement, ROUNDS};
 use lb_tests::bench::report::{Report, Row};
 use lb_tests::bench::{app, compare, micro, plot, table, veth};
 use lb_tests::screen::{Colour, Screen};
@@ -22,9 +23,16 @@ struct Cli {
     /// Write the figures to this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Compare with the figures of an earlier run; fails where one is 1.25 times worse, three times in a row
+    /// Compare with the figures of an earlier run; fails where one is a quarter worse (half, where memory is what
+    /// counts) in three rounds, or is not there any more
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
+    /// What CI does: the parts that are steady enough, quickly, against the figures in the tree
+    #[arg(long, conflicts_with_all = ["parts", "against", "only"])]
+    gate: bool,
+    /// Measure what CI does three times, and make that the figures in the tree
+    #[arg(long, conflicts_with_all = ["gate", "parts", "against", "only", "json"])]
+    make_reference: bool,
     /// Only rows whose names contain this; may be given several times
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -41,12 +49,57 @@ enum Part {
     App,
 }
 
-/// How often a row has to be too slow before that is believed.
-const REPEATS: usize = 3;
+impl Part {
+    /// Whether a row of this name is of this part: most parts begin their rows' names with their own.
+    fn has(self, row: &str) -> bool {
+        let first = row.split('/').next();
+        let of = |part: &Self| part.name().as_deref() == first;
+        let named = Self::value_variants().iter().find(|part| of(part));
+        *named.unwrap_or(&Self::Micro) == self
+    }
+
+    fn name(self) -> Option<String> {
+        let value = self.to_possible_value()?;
+        Some(value.get_name().to_owned())
+    }
+}
+
+/// What `--gate` measures. Others depend too much on what else the machine does.
+const GATE: [Part; 2] = [Part::Micro, Part::Veth];
+/// What `--gate` compares with.
+const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench-reference.json");
 
 fn main() -> ExitCode {
     let screen = Screen::new();
-    screen.finish(bench(screen, &Cli::parse()))
+    let mut cli = Cli::parse();
+    if cli.gate || cli.make_reference {
+        cli.parts = GATE.to_vec();
+        cli.quick = true;
+    }
+    if cli.gate {
+        cli.against = Some(REFERENCE.into());
+    }
+    screen.finish(if cli.make_reference {
+        make_reference(screen, &cli)
+    } else {
+        bench(screen, &cli)
+    })
+}
+
+/// Measures in as many rounds as a suspect gets, so that neither side of a comparison has more luck than the other.
+fn make_reference(screen: Screen, cli: &Cli) -> Result<()> {
+    let (mut report, mut faults) = measure(screen, cli, &[])?;
+    for round in 2..=ROUNDS {
+        screen.heading(format_args!("round {round} of {ROUNDS}"));
+        let (more, more_faults) = measure(screen, cli, &[])?;
+        report.add_runs(more.rows);
+        faults.extend(more_faults);
+    }
+    table::print(screen, &report);
+    print_faults(screen, &faults);
+    report.write(Path::new(REFERENCE))?;
+    screen.heading(format_args!("written: {REFERENCE}"));
+    Ok(())
 }
 
 fn bench(screen: Screen, cli: &Cli) -> Result<()> {
@@ -69,12 +122,18 @@ fn bench(screen: Screen, cli: &Cli) -> Result<()> {
     for path in pictures {
         screen.line(path.display());
     }
-    let judged = before.map_or(Ok(()), |before| judge(screen, cli, &before, &report));
-    for fault in &faults {
+    if let Some(before) = before {
+        return judge(screen, cli, &before, report, faults);
+    }
+    print_faults(screen, &faults);
+    ensure!(faults.is_empty(), "{} rows gave no figure", faults.len());
+    Ok(())
+}
+
+fn print_faults(screen: Screen, faults: &[Error]) {
+    for fault in faults {
         screen.line(screen.paint(Colour::Red, format_args!("\nno figure: {fault:#}")));
     }
-    ensure!(faults.is_empty(), "{} rows gave no figure", faults.len());
-    judged
 }
 
 fn measure(screen: Screen, cli: &Cli, only: &[String]) -> Result<(Report, Vec<Error>)> {
@@ -106,29 +165,60 @@ fn measure(screen: Screen, cli: &Cli, only: &[String]) -> Result<(Report, Vec<Er
     Ok((Report::new(rows)?, faults))
 }
 
-/// Compares, and measures again what seems to be too slow.
-fn judge(screen: Screen, cli: &Cli, before: &Report, now: &Report) -> Result<()> {
-    let changes = compare::changes(before, now);
-    compare::print(screen, &changes);
-    let mut suspects = compare::names_of_too_much(&changes);
-    for repeat in 2..=REPEATS {
+/// Compares, and measures again what seems to be too slow or has no figure any more. A row that had none then and has
+/// none now is shown, and fails a run without a comparison.
+fn judge(
+    screen: Screen,
+    cli: &Cli,
+    before: &Report,
+    mut now: Report,
+    mut faults: Vec<Error>,
+) -> Result<()> {
+    compare::print(screen, &compare::changes(before, &now));
+    let measured = |name: &str| {
+        (cli.parts.is_empty() || cli.parts.iter().any(|part| part.has(name)))
+            && (cli.only.is_empty() || cli.only.iter().any(|part| name.contains(part)))
+    };
+    let mut judgement = Judgement::of(before, &now, measured)?;
+    for round in 2..=ROUNDS {
+        let suspects = judgement.suspects();
         if suspects.is_empty() {
-            return Ok(());
+            break;
         }
         screen.heading(format_args!(
-            "{} rows again, time {repeat} of {REPEATS}",
+            "{} rows again, round {round} of {ROUNDS}",
             suspects.len()
         ));
-        let changes = compare::changes(before, &measure(screen, cli, &suspects)?.0);
-        let still = compare::names_of_too_much(&changes);
-        suspects.retain(|name| still.contains(name));
+        for suspect in &suspects {
+            screen.line(suspect);
+        }
+        let (more, more_faults) = measure(screen, cli, &suspects)?;
+        now.add_runs(more.rows);
+        // A fault bears the name of its row or of the rows' scene.
+        faults.retain(|fault| {
+            !now.rows
+                .iter()
+                .any(|row| row.name.starts_with(&fault.to_string()))
+        });
+        for fault in more_faults {
+            faults.retain(|earlier| earlier.to_string() != fault.to_string());
+            faults.push(fault);
+        }
+        judgement = Judgement::of(before, &now, measured)?;
     }
-    if suspects.is_empty() {
-        return Ok(());
+    for name in &judgement.new {
+        screen.line(format_args!("{name}: new, nothing to compare it with"));
     }
-    bail!(
-        "more than {} times worse, {REPEATS} times in a row: {}",
-        compare::LIMIT,
-        suspects.join(", ")
-    )
+    screen.heading(format_args!("{} rows compared", judgement.compared));
+    let worse = judgement.faults();
+    for line in &worse {
+        screen.line(screen.paint(Colour::Red, line));
+    }
+    print_faults(screen, &faults);
+    ensure!(
+        worse.is_empty(),
+        "{} rows are too slow or missing after {ROUNDS} rounds",
+        worse.len()
+    );
+    Ok(())
 }

@@ -1,3 +1,5 @@
+//! Frames survive the way to bytes and back, and bytes that are none are refused.
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;

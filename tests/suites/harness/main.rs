@@ -1,5 +1,6 @@
 //! The harness itself, without the product: plain routed networks carry real traffic, and nothing stays behind.
 
+mod disasm;
 mod teardown;
 
 use std::collections::BTreeMap;

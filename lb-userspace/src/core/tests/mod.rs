@@ -6,7 +6,7 @@ mod start;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -41,6 +41,10 @@ struct Network {
     lost: BTreeSet<IpAddr>,
     probed: Vec<IpAddr>,
     kept: Vec<Option<Wanted>>,
+    /// VIPs of an earlier agent, by interface.
+    old_vips: BTreeMap<String, Ipv4Addr>,
+    /// Such a VIP can't be removed.
+    keeps_old_vips: bool,
     checked: Vec<usize>,
     watch: Watch,
 }
@@ -109,6 +113,16 @@ impl Host for FakeHost {
     async fn keep(&mut self, wanted: Option<Wanted>) -> Result<(), Error> {
         self.0.lock().unwrap().kept.push(wanted);
         Ok(())
+    }
+
+    async fn forget(&mut self, interfaces: Vec<String>) -> Result<BTreeSet<Ipv4Addr>, Error> {
+        let mut network = self.0.lock().unwrap();
+        if network.keeps_old_vips {
+            return Err(Error::Stopped);
+        }
+        let old = interfaces.iter();
+        let old = old.filter_map(|name| network.old_vips.remove(name));
+        Ok(old.collect())
     }
 }
 

@@ -116,6 +116,39 @@ async fn a_reload_whose_new_interface_refuses_is_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_into_a_mode_that_is_refused_is_taken_back() {
+    let setting = Setting::new(Fake::default());
+    let links = [("eth1".to_owned(), 3)];
+    setting.host.0.lock().unwrap().links.extend(links);
+    setting.plane.state().generic_only.push("eth1".to_owned());
+    let mut both = model(1);
+    both.interfaces.push(Interface {
+        name: "eth1".to_owned(),
+        mode: AttachMode::Auto,
+    });
+    let agent = setting.start(both.clone()).await.unwrap();
+    let mut wanted = both.clone();
+    wanted.interfaces[0].mode = AttachMode::Generic;
+    wanted.interfaces[1].mode = AttachMode::Native;
+    let refusals = agent.handle.reload(wanted).await.unwrap().unwrap_err();
+    assert!(
+        refusals.len() == 1 && refusals[0].contains("eth1") && refusals[0].contains("mend"),
+        "{refusals:?}"
+    );
+    {
+        let state = agent.plane.state();
+        assert_eq!(state.links.len(), 2, "the program runs on both");
+        let generic: Vec<_> = state.generic.iter().map(String::as_str).collect();
+        assert_eq!(generic, ["eth1"], "each in the mode it was in");
+    }
+    assert!(agent.handle.status().await.unwrap().agent.ready);
+    let mut allowed = both;
+    allowed.interfaces[0].mode = AttachMode::Generic;
+    assert!(agent.handle.reload(allowed).await.unwrap().is_ok());
+    assert_eq!(agent.plane.state().generic.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_row_of_a_removed_backend_is_free_after_its_last_flow() {
     let agent = running(2).await;
     let id = {

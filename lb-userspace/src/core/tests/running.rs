@@ -1,6 +1,9 @@
 //! What a running agent does by itself.
 
+use lb_common::abi::word::BackendState;
+
 use super::*;
+use crate::plan::Change;
 
 #[tokio::test(start_paused = true)]
 async fn an_adopted_data_plane_is_looked_after_although_an_interface_is_gone() {
@@ -50,6 +53,35 @@ async fn a_map_that_refuses_is_tried_again_and_the_last_good_state_stays() {
     let tables = agent.plane.state().tables.clone();
     let (_, row) = tables.service_in_force(service()).unwrap();
     assert_eq!(row.range().length, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_fails_keeps_no_other_from_being_applied() {
+    let agent = running(3).await;
+    // The row of the first backend can't be written; the second goes down at the same time.
+    agent.plane.state().failing =
+        Some(|change| matches!(change, Change::BackendState { id, .. } if id.get() == 1));
+    agent.fail(1).await;
+    let report = agent.handle.status().await.unwrap();
+    assert!(report.agent.reconcile_failures >= 1);
+    assert_eq!(
+        agent.rotation(),
+        [address(2), address(3)],
+        "its slots were still replaced"
+    );
+    agent.fail(2).await;
+    assert_eq!(agent.rotation(), [address(3)]);
+    let accepts = |agent: &Agent| {
+        let state = agent.plane.state();
+        let tenants = state.tables.tenants();
+        tenants
+            .map(|(id, _, row)| (id.get(), row.flags & BackendState::ACCEPTS != 0))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(accepts(&agent), [(1, true), (2, false), (3, true)]);
+    agent.plane.state().failing = None;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(accepts(&agent), [(1, false), (2, false), (3, true)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! How an agent begins, and ends.
 
 use super::*;
+use crate::plan::Change;
 
 #[tokio::test(start_paused = true)]
 async fn a_cold_start_is_ready_with_every_backend_checked_once() {
@@ -83,4 +84,65 @@ async fn a_start_after_a_kill_adopts_and_changes_nothing() {
     agent.results.send(result(2, true)).await.unwrap();
     agent.settle().await;
     assert_eq!(agent.rotation().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_does_not_manage_addresses_removes_those_of_the_earlier_agent() {
+    let vip = Ipv4Addr::new(192, 0, 2, 10);
+    for (adopted, wanted) in [(false, false), (true, false), (true, true)] {
+        let plane = if adopted {
+            let tables = running(1).await.plane.state().tables.clone();
+            let plane = Fake::adopted(tables);
+            // The configuration has named another interface meanwhile.
+            plane.state().links.insert("eth7".to_owned(), (7, 0));
+            plane
+        } else {
+            Fake::default()
+        };
+        let setting = Setting::new(plane);
+        let host = setting.host.clone();
+        let places = ["eth0", "eth7"].map(|name| (name.to_owned(), vip));
+        host.0.lock().unwrap().old_vips.extend(places);
+        let mut model = model(1);
+        model.manage_addresses = wanted;
+        setting.start(model).await.unwrap();
+        let network = host.0.lock().unwrap();
+        let left: Vec<_> = network.old_vips.keys().map(String::as_str).collect();
+        match (adopted, wanted) {
+            (_, true) => assert_eq!(left, ["eth0", "eth7"], "that is the keeper's to do"),
+            (true, false) => assert_eq!(left, [""; 0]),
+            (false, false) => assert_eq!(left, ["eth7"], "perhaps another instance's"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_can_not_remove_an_address_leaves_nothing_new_and_what_was_adopted() {
+    for adopted in [false, true] {
+        let plane = if adopted {
+            Fake::adopted(running(1).await.plane.state().tables.clone())
+        } else {
+            Fake::default()
+        };
+        let setting = Setting::new(plane.clone());
+        setting.host.0.lock().unwrap().keeps_old_vips = true;
+        let error = setting.start(model(1)).await.err();
+        assert!(matches!(error, Some(StartError::Netlink(_))), "{error:?}");
+        assert_eq!(plane.state().removed, !adopted);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_data_plane_that_is_lost_while_the_first_results_come_is_a_failed_start() {
+    let setting = Setting::new(Fake::default());
+    let plane = setting.plane.clone();
+    let results = setting.results.clone();
+    plane.state().panicking = Some(|change| matches!(change, Change::ServiceSlots { .. }));
+    results.send(result(1, true)).await.unwrap();
+    let host = setting.host.clone();
+    let error = setting.start(model(1)).await.err();
+    assert!(matches!(error, Some(StartError::Lost(_))), "{error:?}");
+    let network = host.0.lock().unwrap();
+    assert_eq!(network.checked, [1, 0], "the checks end");
+    assert_eq!(network.kept.last(), Some(&None), "the addresses go");
 }
