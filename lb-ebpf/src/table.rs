@@ -50,6 +50,12 @@ impl Memory for Table {
     }
 
     #[inline(always)]
+    fn ask(&self, entry: Entry) {
+        // A load whose result nobody waits for: there is no instruction to prefetch.
+        entry.load::<{ field::TAG }>();
+    }
+
+    #[inline(always)]
     fn lock(&self, pair: u32) -> bool {
         let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) else {
             return false;

@@ -116,7 +116,7 @@ fn warm<M: Memory>(memory: &M, home: u32) {
     for index in [home, home ^ 1] {
         if let Some(bucket) = memory.bucket(index) {
             for way in 0..WAYS {
-                memory.entry(bucket, way).load::<{ field::TAG }>();
+                memory.ask(memory.entry(bucket, way));
             }
         }
     }
@@ -126,7 +126,7 @@ fn warm<M: Memory>(memory: &M, home: u32) {
 #[inline(always)]
 fn warm_partner<M: Memory>(memory: &M, entry: M::Entry) {
     if let Some(partner) = at(memory, partner_of(entry)) {
-        partner.load::<{ field::TAG }>();
+        memory.ask(partner);
     }
 }
 

@@ -115,6 +115,8 @@ pub trait Memory {
     fn bucket(&self, index: u32) -> Option<Self::Bucket>;
     /// The entry of a way below four.
     fn entry(&self, bucket: Self::Bucket, way: u32) -> Self::Entry;
+    /// Asks for an entry's memory ahead of its use; does nothing where nobody waits for memory.
+    fn ask(&self, _entry: Self::Entry) {}
     /// Takes the lock of a pair of buckets, or gives up after [`LOCK_TRIES`].
     fn lock(&self, pair: u32) -> bool;
     /// Gives it back.
