@@ -9,9 +9,10 @@ use aya_ebpf::{
 use lb_common::{
     abi::command,
     packet::{PacketView, Window},
+    table,
 };
 
-use crate::packet::Frame;
+use crate::{flow, packet::Frame, table::Table};
 
 /// Carries out the command in the first byte of the packet; `XDP_ABORTED` says that there is no such command.
 #[xdp]
@@ -34,6 +35,11 @@ fn run(frame: &Frame) -> Option<()> {
             let (low, high) = (ticks as u32, (ticks >> 32) as u32);
             window.put_u32::<{ command::ANSWER }>(low);
             window.put_u32::<{ command::ANSWER + 4 }>(high);
+            Some(())
+        }
+        command::EXPIRE => {
+            let bucket = window.u32::<{ command::BUCKET }>();
+            table::expire(&Table, bucket, &flow::clock());
             Some(())
         }
         _ => None,

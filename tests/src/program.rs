@@ -151,16 +151,38 @@ impl Program {
     pub fn jiffies(&mut self) -> Result<u64> {
         let mut frame = [0; command::LENGTH];
         frame[command::CODE] = command::CLOCK;
+        let answer = self.command(&frame)?;
+        Ok(u64::from_ne_bytes(
+            answer[command::ANSWER..][..8].try_into()?,
+        ))
+    }
+
+    /// Has the maintenance program free the ancient entries of every bucket.
+    ///
+    /// # Errors
+    /// Those of the kernel's test run, or a refusal of the program.
+    pub fn expire(&mut self) -> Result<()> {
+        let buckets = Array::<_, Row<FlowBucket>>::try_from(self.map("FLOWS")?)?.len();
+        for bucket in 0..buckets {
+            let mut frame = [0; command::LENGTH];
+            frame[command::CODE] = command::EXPIRE;
+            frame[command::BUCKET..][..4].copy_from_slice(&bucket.to_ne_bytes());
+            self.command(&frame)?;
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, frame: &[u8; command::LENGTH]) -> Result<[u8; command::LENGTH]> {
         let mut out = [0; command::LENGTH];
         let mut options = TestRunOptions::new();
-        options.data_in = Some(&frame);
+        options.data_in = Some(frame);
         options.data_out = Some(&mut out);
         let result = self.xdp("maintenance")?.test_run(options)?;
         ensure!(
             result.return_value == 2,
             "the maintenance program refused: {result:?}"
         );
-        Ok(u64::from_ne_bytes(out[command::ANSWER..][..8].try_into()?))
+        Ok(out)
     }
 
     /// The flow table.

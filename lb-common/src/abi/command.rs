@@ -9,3 +9,7 @@ pub const ANSWER: usize = 8;
 
 /// Answers with `jiffies64`, in ticks.
 pub const CLOCK: u8 = 1;
+/// Frees the entries of a bucket of the flow table that are older than [`crate::table::ANCIENT_TICKS`].
+pub const EXPIRE: u8 = 2;
+/// Where the index of that bucket stands, four bytes in native order.
+pub const BUCKET: usize = 4;

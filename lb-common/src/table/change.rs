@@ -2,7 +2,7 @@
 
 use super::{
     Cells, Memory,
-    entry::{at, key_of, partner_of, take},
+    entry::{at, key_of, partner_of, release, take},
 };
 use crate::{
     abi::{FlowKey, Recipe, field, meta},
@@ -76,6 +76,6 @@ fn set_way(entry: impl Cells, key: &FlowKey, way: u64) -> bool {
     if same {
         entry.store::<{ field::WAY }>(way);
     }
-    entry.publish::<{ field::TAG }>(tag.wrapping_add(2));
+    release(entry, tag);
     same
 }

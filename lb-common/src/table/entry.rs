@@ -50,6 +50,17 @@ pub(super) fn partner_of(entry: impl Cells) -> u32 {
 #[inline(always)]
 pub(super) fn take(entry: impl Cells) -> Option<u64> {
     let tag = entry.load::<{ field::TAG }>();
-    let taken = tag & 1 == 0 && entry.compare_exchange::<{ field::TAG }>(tag, tag | 1) == tag;
-    taken.then_some(tag)
+    take_at(entry, tag).then_some(tag)
+}
+
+/// Takes an entry that still has this tag.
+#[inline(always)]
+pub(super) fn take_at(entry: impl Cells, tag: u64) -> bool {
+    tag & 1 == 0 && entry.compare_exchange::<{ field::TAG }>(tag, tag | 1) == tag
+}
+
+/// Gives a taken entry back.
+#[inline(always)]
+pub(super) fn release(entry: impl Cells, tag: u64) {
+    entry.publish::<{ field::TAG }>(tag.wrapping_add(2));
 }

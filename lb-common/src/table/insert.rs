@@ -2,7 +2,7 @@
 
 use super::{
     Cells, Memory,
-    entry::{at, key_of, outline_of, partner_of, recipe_of, take},
+    entry::{at, key_of, outline_of, partner_of, recipe_of, release, take, take_at},
     home, pair,
     victim::{Evicted, NONE, PROTECTED, Scan, class, seek},
 };
@@ -152,9 +152,14 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: 
         let Some(entry) = at(memory, forward.found) else {
             return Outcome::Contended;
         };
-        if entry.load::<{ field::TAG }>() != work.over {
+        if forward.tag != work.over {
             work.there = recipe_of(entry);
-            return Outcome::Existing;
+            let stood = forward.tag & 1 == 0 && entry.load::<{ field::TAG }>() == forward.tag;
+            return if stood {
+                Outcome::Existing
+            } else {
+                Outcome::Contended
+            };
         }
     }
     let forward_index = forward.chosen();
@@ -211,15 +216,16 @@ fn write_both<M: Memory>(
     };
     warm_partner(memory, forward);
     warm_partner(memory, reverse);
-    let Some(forward_tag) = take(forward) else {
+    let [forward_tag, reverse_tag] = [work.scans[0].tag, work.scans[1].tag];
+    if !take_at(forward, forward_tag) {
         return Outcome::Contended;
-    };
-    let Some(reverse_tag) = take(reverse) else {
+    }
+    if !take_at(reverse, reverse_tag) {
         // Its partner may have been cleared meanwhile, and could not clear this one: half a flow must not stay.
         evict(memory, forward, forward_index, work.clock);
         free(forward, forward_tag);
         return Outcome::Contended;
-    };
+    }
     work.evicted = evict(memory, forward, forward_index, work.clock)
         | evict(memory, reverse, reverse_index, work.clock) << 4;
     write_recipes(work);
@@ -267,7 +273,7 @@ fn recipe((old, old_port): (u32, u16), (new, new_port): (u32, u16), work: &Work)
 
 /// Says what a taken entry held, as a byte of [`Evicted`], and clears its partner.
 #[inline(never)]
-fn evict<M: Memory>(memory: &M, entry: M::Entry, index: u32, clock: flow::Clock) -> u8 {
+pub(super) fn evict<M: Memory>(memory: &M, entry: M::Entry, index: u32, clock: flow::Clock) -> u8 {
     let key = key_of(entry);
     if key.addresses == 0 {
         return Evicted::Nothing as u8;
@@ -294,13 +300,13 @@ fn clear_partner<M: Memory>(memory: &M, key: &FlowKey, index: u32, owner: u32) {
     if key_of(entry) == *key && partner_of(entry) == owner {
         free(entry, tag);
     } else {
-        entry.publish::<{ field::TAG }>(tag.wrapping_add(2));
+        release(entry, tag);
     }
 }
 
 /// Publishes a taken entry as free.
 #[inline(always)]
-fn free(entry: impl Cells, tag: u64) {
+pub(super) fn free(entry: impl Cells, tag: u64) {
     entry.store::<{ field::ADDRESSES }>(0);
     entry.store::<{ field::REST }>(0);
     entry.publish::<{ field::TAG }>(tag.wrapping_add(2));

@@ -14,11 +14,13 @@
 
 mod change;
 mod entry;
+mod expire;
 mod insert;
 mod search;
 mod victim;
 
 pub use change::{move_client, partner_entry, set_state_of_flow};
+pub use expire::{ANCIENT_TICKS, expire};
 pub use insert::{Outcome, Work, insert};
 pub use search::{Search, find, find_near};
 pub use victim::{Evicted, Scan};

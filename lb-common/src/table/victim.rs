@@ -1,12 +1,12 @@
 //! Whom an insert evicts: the entries of a pair of buckets, in the order of what their flows have shown.
 
 use super::{
-    ANSWERED_PROTECTED_SECONDS, HALF_OPEN_PROTECTED_SECONDS, Memory,
+    ANSWERED_PROTECTED_SECONDS, Cells, HALF_OPEN_PROTECTED_SECONDS, Memory,
     entry::{at, key_of, outline_of},
     pair, second_home,
 };
 use crate::{
-    abi::{FlowKey, Recipe, WAYS},
+    abi::{FlowKey, Recipe, WAYS, field},
     flow,
     flow::State,
 };
@@ -51,8 +51,10 @@ pub struct Scan {
     pub(super) found: u32,
     /// Index of the best victim, or [`NONE`].
     pub(super) victim: u32,
+    /// Tag of the chosen entry, loaded before anything else of it: while it stands, so does what was seen.
+    pub(super) tag: u64,
     /// 1 where the victim is in the second pair.
-    pub(super) spills: u32,
+    pub(super) spills: u64,
 }
 
 impl Scan {
@@ -78,7 +80,7 @@ pub(super) fn scan<M: Memory>(
     exclude: u32,
     scan: &mut Scan,
 ) {
-    let (mut found, mut victim, mut best) = (NONE, NONE, u64::MAX);
+    let (mut victim, mut best, mut chosen) = (NONE, u64::MAX, 0);
     for place in 0..2 * WAYS {
         let index = (home ^ (place / WAYS)) * WAYS + place % WAYS;
         let Some(entry) = at(memory, index) else {
@@ -87,10 +89,12 @@ pub(super) fn scan<M: Memory>(
         if index == exclude {
             continue;
         }
+        let tag = entry.load::<{ field::TAG }>();
         let held = key_of(entry);
         if held == *key {
-            found = index;
-            break;
+            scan.found = index;
+            scan.tag = tag;
+            return;
         }
         // The class first; within it the oldest, and of equals the first.
         let recipe = outline_of(entry);
@@ -98,20 +102,18 @@ pub(super) fn scan<M: Memory>(
         let youth = u64::from(u32::MAX - clock.age(recipe.last_seen()));
         let cost = (class << 32) | (youth * nonzero(class));
         if class < PROTECTED && cost < best {
-            (best, victim) = (cost, index);
+            (best, victim, chosen) = (cost, index, tag);
         }
     }
-    *scan = Scan {
-        found,
-        victim,
-        spills: 0,
-    };
+    scan.found = NONE;
+    scan.victim = victim;
+    scan.tag = chosen;
 }
 
 /// Looks in the first pair, which is locked, and where that has no room or has spilled, in the second.
 ///
-/// The second one's lock is nobody's here: the key's own writers hold the first one's, and whoever else wants the same
-/// entry is told by its tag.
+/// A lock keeps apart those who write the same key, and no others: a flow of another pair may come to this one. Two who
+/// want the same entry are told by its tag.
 #[inline(always)]
 pub(super) fn seek<M: Memory>(
     memory: &M,
@@ -120,6 +122,7 @@ pub(super) fn seek<M: Memory>(
     exclude: u32,
     result: &mut Scan,
 ) {
+    result.spills = 0;
     scan(memory, sought, home, exclude, result);
     if result.found != NONE {
         return;
@@ -134,20 +137,25 @@ pub(super) fn seek<M: Memory>(
         );
         result.spills = 1;
     } else if memory.has_spilled(pair(home)) {
-        result.found = place_of(memory, sought.0, second_home(memory, sought.0));
+        recall(memory, sought.0, second_home(memory, sought.0), result);
     }
 }
 
-/// Index of a key's entry in a pair of buckets, or [`NONE`].
+/// Looks for a key alone in a pair of buckets; leaves the result as it is where there is none.
 #[inline(never)]
-fn place_of<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> u32 {
+fn recall<M: Memory>(memory: &M, key: &FlowKey, home: u32, result: &mut Scan) {
     for place in 0..2 * WAYS {
         let index = (home ^ (place / WAYS)) * WAYS + place % WAYS;
-        if at(memory, index).is_some_and(|entry| key_of(entry) == *key) {
-            return index;
+        let Some(entry) = at(memory, index) else {
+            continue;
+        };
+        let tag = entry.load::<{ field::TAG }>();
+        if key_of(entry) == *key {
+            result.found = index;
+            result.tag = tag;
+            return;
         }
     }
-    NONE
 }
 
 /// A class that is never evicted.

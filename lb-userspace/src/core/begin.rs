@@ -44,6 +44,7 @@ impl<H: Host> Core<H> {
         self.checks.reconfigure(&self.model.pools);
         self.first_results(inputs).await?;
         self.sample_counters();
+        self.expire_ancient_flows();
         self.report.ready = self.attachments.all_on(&self.model);
         Ok(())
     }

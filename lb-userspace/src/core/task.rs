@@ -33,6 +33,8 @@ use crate::{
 
 /// How often the maps in force are compared with what they should hold.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
+/// How often the flow table is looked through for ancient entries; it takes weeks until one is.
+const EXPIRE_EVERY: Duration = Duration::from_hours(1);
 /// How often counters are read for the rates.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Inputs that go into one reconcile, at most.
@@ -296,6 +298,21 @@ impl<H: Host> Core<H> {
                 let sampled = spawn_blocking(move || observer.sample(now)).await;
                 if let Ok(Err(error)) = sampled {
                     tracing::debug!(%error, "counters can't be read");
+                }
+            }
+        });
+    }
+
+    pub(super) fn expire_ancient_flows(&mut self) {
+        let observer = Arc::clone(&self.observer);
+        self.tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(EXPIRE_EVERY).await;
+                let observer = Arc::clone(&observer);
+                match spawn_blocking(move || observer.expire()).await {
+                    Ok(Ok(buckets)) => tracing::debug!(buckets, "ancient flows freed"),
+                    Ok(Err(error)) => tracing::warn!(%error, "ancient flows can't be freed"),
+                    Err(_) => {}
                 }
             }
         });

@@ -268,6 +268,10 @@ impl Readings for Fake {
         Ok(vec![0; MAX_TABLE_EVENTS as usize])
     }
 
+    fn expire(&self, _: u32) -> io::Result<u64> {
+        Ok(0)
+    }
+
     fn census(&self, _: u32) -> io::Result<FlowCensus> {
         Ok(self.state().census.clone())
     }

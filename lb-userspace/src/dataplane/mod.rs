@@ -156,6 +156,13 @@ pub trait Readings: Send + Sync + 'static {
     /// The map can't be read.
     fn census(&self, ticks_per_second: u32) -> io::Result<FlowCensus>;
 
+    /// Has the maintenance program free what the flow table holds that is older than
+    /// [`lb_common::table::ANCIENT_TICKS`]; gives the number of buckets where there was any. May take milliseconds.
+    ///
+    /// # Errors
+    /// The maintenance program can't be run.
+    fn expire(&self, ticks_per_second: u32) -> io::Result<u64>;
+
     /// `jiffies64`, in ticks.
     ///
     /// # Errors

@@ -127,15 +127,31 @@ impl Program {
     pub(super) fn ticks(&self) -> Result<u64, ProgramError> {
         let mut packet = [0_u8; command::LENGTH];
         packet[command::CODE] = command::CLOCK;
+        let answer = self.command(&packet)?;
+        let ticks = std::array::from_fn(|byte| answer[command::ANSWER + byte]);
+        Ok(u64::from_ne_bytes(ticks))
+    }
+
+    /// Frees the entries of a bucket of the flow table that are older than [`lb_common::table::ANCIENT_TICKS`].
+    pub(super) fn expire(&self, bucket: u32) -> Result<(), ProgramError> {
+        let mut packet = [0_u8; command::LENGTH];
+        packet[command::CODE] = command::EXPIRE;
+        packet[command::BUCKET..command::BUCKET + 4].copy_from_slice(&bucket.to_ne_bytes());
+        self.command(&packet).map(drop)
+    }
+
+    fn command(
+        &self,
+        packet: &[u8; command::LENGTH],
+    ) -> Result<[u8; command::LENGTH], ProgramError> {
         let mut answer = [0_u8; command::LENGTH];
         let options = TestRunOptions {
-            data_in: Some(&packet),
+            data_in: Some(packet),
             data_out: Some(&mut answer),
             ..TestRunOptions::default()
         };
         self.xdp(MAINTENANCE)?.test_run(options)?;
-        let ticks = std::array::from_fn(|byte| answer[command::ANSWER + byte]);
-        Ok(u64::from_ne_bytes(ticks))
+        Ok(answer)
     }
 
     /// Sends a frame out of an interface of the calling thread's network namespace.

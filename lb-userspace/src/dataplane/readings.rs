@@ -10,6 +10,7 @@ use aya::maps::MapData;
 use lb_common::{
     abi::{FlowCounters, FlowEntry, MAX_TABLE_EVENTS, MAX_VERDICTS, WAYS},
     flow::Clock,
+    table::ANCIENT_TICKS,
 };
 
 use super::{
@@ -56,6 +57,25 @@ impl KernelReadings {
     }
 }
 
+impl KernelReadings {
+    fn clock(&self, ticks_per_second: u32) -> io::Result<Clock> {
+        #[expect(clippy::cast_possible_truncation, reason = "entries hold the low half")]
+        let now = self.ticks()? as u32;
+        Ok(Clock {
+            now,
+            ticks_per_second,
+        })
+    }
+
+    /// The entries of a bucket, as they stand.
+    fn entries(&self, bucket: u32) -> impl Iterator<Item = FlowEntry> {
+        let firsts = (0..WAYS as usize).map(|way| way * ENTRY_WORDS);
+        firsts.map(move |first| FlowEntry {
+            words: std::array::from_fn(|word| self.flows.load(bucket, first + word)),
+        })
+    }
+}
+
 impl Readings for KernelReadings {
     fn tables(&self) -> Result<Tables, TableError> {
         self.maps
@@ -96,19 +116,23 @@ impl Readings for KernelReadings {
     }
 
     fn census(&self, ticks_per_second: u32) -> io::Result<FlowCensus> {
-        #[expect(clippy::cast_possible_truncation, reason = "entries hold the low half")]
-        let now = self.ticks()? as u32;
-        let clock = Clock {
-            now,
-            ticks_per_second,
-        };
-        let ways = |bucket| (0..WAYS as usize).map(move |way| (bucket, way * ENTRY_WORDS));
-        let entries = (0..self.flows.rows())
-            .flat_map(ways)
-            .map(|(bucket, first)| FlowEntry {
-                words: std::array::from_fn(|word| self.flows.load(bucket, first + word)),
-            });
+        let clock = self.clock(ticks_per_second)?;
+        let entries = (0..self.flows.rows()).flat_map(|bucket| self.entries(bucket));
         Ok(FlowCensus::take(entries, &clock))
+    }
+
+    fn expire(&self, ticks_per_second: u32) -> io::Result<u64> {
+        let clock = self.clock(ticks_per_second)?;
+        let mut buckets = 0;
+        for bucket in 0..self.flows.rows() {
+            let mut entries = self.entries(bucket).filter_map(|entry| entry.read());
+            if entries.any(|(_, recipe)| clock.age(recipe.last_seen()) > ANCIENT_TICKS) {
+                let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+                program.expire(bucket).map_err(|error| io_error(&error))?;
+                buckets += 1;
+            }
+        }
+        Ok(buckets)
     }
 
     fn ticks(&self) -> io::Result<u64> {

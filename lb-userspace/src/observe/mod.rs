@@ -94,6 +94,14 @@ impl Observer {
         self.count(now).map(drop)
     }
 
+    /// Has entries freed that will soon look young again; see [`Readings::expire`].
+    ///
+    /// # Errors
+    /// The maintenance program can't be run.
+    pub fn expire(&self) -> io::Result<u64> {
+        self.readings.expire(self.ticks_per_second)
+    }
+
     /// What the flow table refers to at `now`.
     ///
     /// # Errors

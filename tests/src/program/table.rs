@@ -81,7 +81,7 @@ impl Program {
         }
         let locks = Array::<_, u64>::try_from(self.map("FLOW_LOCKS")?)?;
         for (pair, lock) in locks.iter().enumerate() {
-            if lock? != 0 {
+            if lock? & 1 != 0 {
                 faults.push(format!("the lock of pair {pair} is held"));
             }
         }

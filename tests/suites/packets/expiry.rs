@@ -142,3 +142,30 @@ fn ages_are_right_however_far_the_ticks_have_gone() {
         assert_eq!(flows_made(&mut program), made, "{ticks:#x} ticks");
     }
 }
+
+#[test]
+fn only_what_is_ancient_is_freed_by_the_maintenance_program() {
+    let ancient = lb_common::table::ANCIENT_TICKS;
+    for idle in cases() {
+        let mut program = silent(&idle, ancient - 5 * TICKS_PER_SECOND);
+        program.expire().unwrap();
+        assert_eq!(program.flows().unwrap().len(), 2, "{}", idle.state);
+        program.age_flows(10 * TICKS_PER_SECOND).unwrap();
+        program.expire().unwrap();
+        assert_eq!(program.flows().unwrap().len(), 0, "{}", idle.state);
+        program.run(&tcp(TcpFlags::SYN)).unwrap();
+        assert_eq!(flows_made(&mut program), 2, "{}", idle.state);
+        assert_eq!(program.table_faults().unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_ancient_entry_takes_its_younger_partner_with_it() {
+    let mut program = silent(&cases()[2], lb_common::table::ANCIENT_TICKS + 1_000);
+    // A reply after all that time touches its own entry first.
+    program
+        .run(&Frame::tcp(BACKEND_1, CLIENT).flags(ACK))
+        .unwrap();
+    program.expire().unwrap();
+    assert_eq!(program.table_faults().unwrap(), Vec::<String>::new());
+}

@@ -183,7 +183,7 @@ fn of_two_inserts_of_one_flow_the_second_uses_the_firsts_backend() {
 }
 
 #[test]
-#[should_panic(expected = "not made once")]
+#[should_panic(expected = "a key has two entries")]
 fn two_inserts_without_a_lock_are_found_out() {
     two_inserts_of_one_flow(Fault::NoLock);
 }
