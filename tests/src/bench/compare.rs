@@ -1,6 +1,6 @@
 //! A report beside an earlier one: what has moved, and whether that is more than noise.
 
-use super::report::{Report, Row};
+use super::report::{Report, Row, Unit};
 use super::rows::CALIBRATION;
 use crate::screen::{Colour, Screen};
 
@@ -81,10 +81,10 @@ impl Scale {
 }
 
 fn change(before: &Row, now: &Row, scale: Scale) -> Change {
-    let (scale, resolution) = if now.unit.is_a_cost() {
-        (scale, RESOLUTION_NS)
-    } else {
-        (Scale::NONE, 0.0)
+    // A ratio is the same on every machine.
+    let (scale, resolution) = match now.unit {
+        Unit::Nanoseconds if now.ratio.is_none() => (scale, RESOLUTION_NS),
+        _ => (Scale::NONE, 0.0),
     };
     let figure = before.figure() * scale.factor;
     let error_before = (before.error() * scale.factor).hypot(figure * scale.error);
@@ -141,7 +141,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::bench::report::{Run, Unit};
+    use crate::bench::report::Run;
 
     fn report(rows: &[(&str, f64, f64)]) -> Report {
         let row = |&(name, net, wobble): &(&str, f64, f64)| {

@@ -14,7 +14,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::figures::least;
 use super::report::{Report, Row, Unit};
-use super::table;
+use super::{scale, table};
 
 /// Pixels of a row.
 const ROW: i32 = 20;
@@ -47,7 +47,11 @@ pub fn write(report: &Report, directory: &Path) -> Result<Vec<PathBuf>> {
         (Unit::Nanoseconds, "cost"),
         (Unit::PacketsPerSecond, "rate"),
     ] {
-        let rows: Vec<&Row> = report.rows.iter().filter(|row| row.unit == unit).collect();
+        let rows: Vec<&Row> = report
+            .rows
+            .iter()
+            .filter(|row| row.unit == unit && !scale::has(row))
+            .collect();
         if rows.is_empty() {
             continue;
         }
@@ -63,6 +67,7 @@ pub fn write(report: &Report, directory: &Path) -> Result<Vec<PathBuf>> {
             .with_context(|| png.display().to_string())?;
         written.extend([svg, png]);
     }
+    written.extend(scale::chart::write(report, directory)?);
     Ok(written)
 }
 
@@ -151,7 +156,7 @@ impl<'a> Chart<'a> {
         } = self.report;
         let what = match self.unit {
             Unit::Nanoseconds => "What a packet costs: nanoseconds above the floor",
-            Unit::PacketsPerSecond => "Packets a second, as a share of the peer's",
+            _ => "Packets a second, as a share of the peer's",
         };
         text(area, what, (16, 24), 19, INK, HPos::Left)?;
         let origin = format!("{machine}, Linux {kernel}, commit {commit}, {date}");
@@ -160,7 +165,7 @@ impl<'a> Chart<'a> {
             Unit::Nanoseconds => {
                 "dot: median   end of the line: least   bar: target, for this machine"
             }
-            Unit::PacketsPerSecond => "dot: median of the runs' shares   bar: target",
+            _ => "dot: median of the runs' shares   bar: target",
         };
         text(area, legend, (16, 70), 12, INK, HPos::Left)
     }
@@ -221,7 +226,7 @@ impl<'a> Chart<'a> {
         area.draw(&Circle::new((x, y), 4, colour.filled()))?;
         let figure = match self.unit {
             Unit::Nanoseconds => format!("{:.1}", row.figure),
-            Unit::PacketsPerSecond => format!("{:.2}", row.figure),
+            _ => format!("{:.2}", row.figure),
         };
         text(area, &figure, (WIDTH - 16, y), 12, colour, HPos::Right)
     }

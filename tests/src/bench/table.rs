@@ -2,6 +2,7 @@
 
 use super::report::{Report, Row, Unit};
 use super::rows::{CALIBRATION, REFERENCE_NS};
+use super::scale;
 use crate::screen::{Colour, Screen};
 
 /// Prints a report.
@@ -11,6 +12,7 @@ pub fn print(screen: Screen, report: &Report) {
     let (costs, rates): (Vec<&Row>, Vec<&Row>) = report
         .rows
         .iter()
+        .filter(|row| !scale::has(row))
         .partition(|row| row.unit == Unit::Nanoseconds);
     if !costs.is_empty() {
         print_costs(screen, &costs, scale(report));
@@ -18,6 +20,7 @@ pub fn print(screen: Screen, report: &Report) {
     if !rates.is_empty() {
         print_rates(screen, &rates);
     }
+    scale::table::print(screen, report);
 }
 
 /// How much slower this machine is than the one that the targets are for; 1 where that was not measured. By the best run:

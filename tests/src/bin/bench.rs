@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Error, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use lb_tests::bench::report::{Report, Row};
-use lb_tests::bench::{compare, micro, plot, table, veth};
+use lb_tests::bench::{compare, micro, plot, scale, table, veth};
 use lb_tests::screen::{Colour, Screen};
 
 /// Measures what a packet costs, and says which way that has moved
@@ -37,6 +37,8 @@ enum Part {
     Micro,
     /// Packets a second through veth links
     Veth,
+    /// Few and many services, backends and flows: packets, and the agent
+    Scale,
 }
 
 /// How often a row has to be too slow before that is believed.
@@ -91,6 +93,8 @@ fn measure(screen: Screen, cli: &Cli, only: &[String]) -> Result<(Report, Vec<Er
             (Part::Micro, true) => micro::measure(object, micro::Effort::QUICK, only, progress)?,
             (Part::Veth, false) => veth::measure(object, veth::Effort::FULL, only, progress),
             (Part::Veth, true) => veth::measure(object, veth::Effort::QUICK, only, progress),
+            (Part::Scale, false) => scale::measure(object, scale::Effort::FULL, only, progress),
+            (Part::Scale, true) => scale::measure(object, scale::Effort::QUICK, only, progress),
         };
         rows.extend(found.rows);
         faults.extend(found.faults);
