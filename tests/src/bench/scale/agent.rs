@@ -21,6 +21,9 @@ use crate::{command, poll};
 pub(super) struct Effort {
     /// Services, and backends.
     sizes: &'static [u16],
+    /// Services, and backends that are checked every second. More than a thousand take most of a small machine, half of it
+    /// for the servers that answer.
+    checked: &'static [u16],
     /// Backends that change at once, at the largest size.
     changes: &'static [u16],
     /// Entries of flow tables.
@@ -34,6 +37,7 @@ pub(super) struct Effort {
 impl Effort {
     pub(super) const FULL: Self = Self {
         sizes: &[1, 64, 512, 4_096],
+        checked: &[1, 64, 1_024],
         changes: &[1, 100, 4_000],
         tables: &[1 << 18, 1 << 24],
         runs: 5,
@@ -41,6 +45,7 @@ impl Effort {
     };
     pub(super) const QUICK: Self = Self {
         sizes: &[1, 4_096],
+        checked: &[1, 1_024],
         changes: &[1, 4_000],
         tables: &[1 << 22],
         runs: 3,
@@ -88,6 +93,7 @@ impl Stage<'_> {
             sizes,
             changes,
             tables,
+            checked,
             ..
         } = self.effort;
         let largest = sizes.iter().copied().max().unwrap_or(1);
@@ -99,6 +105,8 @@ impl Stage<'_> {
                     stage.plain(site, *size, change)
                 });
             }
+        }
+        for size in checked {
             if self.wants("checked", *size) {
                 self.part(&mut site, "checked backends", *size, |stage, site| {
                     stage.checked(site, *size)

@@ -9,15 +9,15 @@ use anyhow::Result;
 use super::super::cpu;
 use super::super::replay::Replay;
 use super::super::report::{Found, Row, Run, Unit};
-use super::terrain::{BACKENDS, Cost, Size, Terrain};
+use super::terrain::{Cost, Size, Terrain};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effort {
     /// Runs of each row.
     runs: usize,
-    /// Packets of each known flow in a run.
-    sweeps: usize,
+    /// Packets of known flows at a time; sixteen times as many make a run.
+    packets: u64,
     /// New flows in a run.
     flows: u64,
     /// Numbers of flows that may be in the table, and its entries.
@@ -27,16 +27,16 @@ pub(super) struct Effort {
 
 impl Effort {
     pub(super) const FULL: Self = Self {
-        runs: 25,
-        sweeps: 4,
-        flows: 4_096,
+        runs: 15,
+        packets: 32_768,
+        flows: 16_384,
         others: &[0, 100_000, 1_000_000, 4_000_000],
         entries: 1 << 24,
     };
     pub(super) const QUICK: Self = Self {
-        runs: 9,
-        sweeps: 2,
-        flows: 4_096,
+        runs: 7,
+        packets: 16_384,
+        flows: 16_384,
         others: &[0, 100_000, 1_000_000],
         entries: 1 << 22,
     };
@@ -44,8 +44,11 @@ impl Effort {
 
 /// Entries of a table where the number of flows is not what the row is about: few, so that what services and backends
 /// cost is not lost in what a large table does, and enough for all the new flows.
-const KNOWN_TABLE: u32 = 1 << 16;
-const NEW_TABLE: u32 = 1 << 19;
+const KNOWN_TABLE: u32 = 1 << 19;
+const NEW_TABLE: u32 = 1 << 21;
+/// Backends where their number is not what the row is about; there are never fewer than services.
+const BACKENDS: u16 = 16;
+const MOST: u16 = 4_096;
 /// How many times the cost with the least number a packet may cost.
 const TARGET: f64 = 1.1;
 
@@ -63,7 +66,11 @@ fn axes(effort: Effort) -> [Axis; 3] {
         others: 0,
         entries: KNOWN_TABLE,
     };
-    let services = |services| Size { services, ..usual };
+    let services = |services| Size {
+        services,
+        backends: MOST,
+        ..usual
+    };
     let backends = |backends| Size { backends, ..usual };
     let others = |others: u32| Size {
         others: others.into(),
@@ -77,12 +84,12 @@ fn axes(effort: Effort) -> [Axis; 3] {
     [
         Axis {
             name: "services",
-            sizes: wide([1, 64, 4_096], &services),
+            sizes: wide([1, 64, MOST], &services),
             target: Some(TARGET),
         },
         Axis {
             name: "backends",
-            sizes: wide([2, 64, 4_096], &backends),
+            sizes: wide([2, 64, MOST], &backends),
             target: Some(TARGET),
         },
         Axis {
@@ -158,7 +165,7 @@ impl Axis {
             let mut pass = vec![None; terrains.len()];
             for place in order {
                 let (known, new) = &mut terrains[place];
-                let hit = known.hit(&mut replay, effort.sweeps)?;
+                let hit = known.hit(&mut replay, effort.packets)?;
                 let new = new.as_mut().unwrap_or(known);
                 pass[place] = Some([hit, new.open(&mut replay, effort.flows)?]);
             }

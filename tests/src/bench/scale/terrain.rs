@@ -1,7 +1,9 @@
 //! The tables of a row: so many services, backends and flows, and the packets that go through all of them.
 //!
 //! The programs that make packets vary the last byte of an address. Where there are more than 256 services or backends,
-//! ports tell them apart: services by a port for each part of a sweep, backends by a port for each 256 flows.
+//! ports tell them apart: of backends by the number of the flow; of services by the run, so that packets go to 256 of
+//! them at a time, and to all in turn. Every terrain has equally many runs, of packets of equally many flows, among
+//! equally many others.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
@@ -12,16 +14,14 @@ use lb_common::abi::{FlowCounters, Protocol};
 
 use super::super::micro::HOMELESS;
 use super::super::packets::{Step, plan};
-use super::super::plan::{Address, Kind, PACKETS, Tally};
-use super::super::replay::Replay;
+use super::super::plan::{Address, Kind, PACKETS};
+use super::super::replay::{Replay, Run};
 use crate::frames::Mac;
 use crate::program::{INGRESS, Program};
 
-/// Flows whose packets are timed, on every terrain the same.
-pub(super) const FLOWS: u64 = 8_192;
-/// Backends where their number is not what the row is about.
-pub(super) const BACKENDS: u16 = 16;
-/// Parts of a sweep over the flows; in each all services have one port.
+/// Flows whose packets are timed in a run, on every terrain the same.
+const FLOWS: u32 = 4_096;
+/// Runs that make up a cost; in each all services have one port.
 const PARTS: u64 = 16;
 /// Services and backends that addresses alone tell apart.
 const ADDRESSES: u16 = 256;
@@ -31,9 +31,12 @@ const SERVICE_PORT: u16 = 80;
 const BACKEND_PORT: u16 = 8_080;
 /// Flows that are opened before the first of them is answered.
 const AT_ONCE: u64 = 1 << 16;
-/// In a table that is half full one of so many flows may find its buckets full.
-const HALF_FULL_HOMELESS: u64 = 25;
-/// Row of [`Tally::actions`] for `XDP_TX`.
+/// A run begins with a part as large as this, not timed.
+const WARM_UP: u64 = 4;
+/// In a table that is half full one of so many new flows may find its buckets full: of eight entries, four of which are
+/// taken on average, all are in one case of twenty, and a flow needs two places.
+const HALF_FULL_HOMELESS: u64 = 8;
+/// Row of a tally's actions for `XDP_TX`.
 const TX: usize = 3;
 
 /// How much there is of everything. Powers of two, but for the flows.
@@ -41,9 +44,9 @@ const TX: usize = 3;
 pub(super) struct Size {
     /// Services, 1 to 4,096.
     pub(super) services: u16,
-    /// Backends, 1 to 4,096; [`BACKENDS`] where there are several services.
+    /// Backends, 1 to 4,096, and no fewer than services.
     pub(super) backends: u16,
-    /// Flows beside [`FLOWS`], that no packet belongs to any more.
+    /// Flows beside those that every terrain has, that no packet belongs to any more.
     pub(super) others: u64,
     /// Entries of the flow table.
     pub(super) entries: u32,
@@ -56,6 +59,8 @@ pub(super) struct Terrain {
     size: Size,
     /// The first flow that has not been.
     next: u64,
+    /// Where the generator of random flows goes on, so that no two runs have the same packets.
+    random: Option<u64>,
 }
 
 /// Nanoseconds a packet.
@@ -63,6 +68,34 @@ pub(super) struct Terrain {
 pub(super) struct Cost {
     pub(super) raw: f64,
     pub(super) floor: f64,
+}
+
+/// Packets of several runs: what all took, and where they went.
+#[derive(Default)]
+struct Sum {
+    packets: u64,
+    raw: f64,
+    floor: f64,
+    sent: u64,
+    strays: u64,
+}
+
+impl Sum {
+    fn add(&mut self, packets: u64, run: &Run) {
+        self.packets += packets;
+        self.raw += run.ns * weight(packets);
+        self.sent += run.tally.actions[TX];
+        self.strays += run.tally.strays.iter().sum::<u64>();
+    }
+
+    fn add_floor(&mut self, packets: u64, run: &Run) {
+        self.floor += run.ns * weight(packets);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52 packets")]
+fn weight(packets: u64) -> f64 {
+    packets as f64
 }
 
 impl Terrain {
@@ -91,9 +124,22 @@ impl Terrain {
             entry,
             size,
             next: 0,
+            random: None,
         };
-        let sweep = terrain.sweep(FLOWS);
-        terrain.establish(replay, &sweep)?;
+        let flows = u64::from(FLOWS);
+        let known: Vec<_> = (0..PARTS)
+            .map(|part| {
+                // Of services that have several ports each port has the same flows.
+                let first = if size.services > ADDRESSES {
+                    0
+                } else {
+                    part * flows
+                };
+                first..first + flows
+            })
+            .collect();
+        terrain.establish(replay, &known)?;
+        terrain.next = PARTS * flows;
         let end = terrain.next + size.others;
         while terrain.next < end {
             // Soon answered: a half-open flow that is seconds old may be evicted.
@@ -103,22 +149,32 @@ impl Terrain {
         Ok(terrain)
     }
 
-    /// Packets of known flows: `sweeps` times one of each, after a sweep that is not timed.
+    /// Packets of known flows at random, so many in each run.
     ///
     /// # Errors
     /// Where they were not sent to the backends of their flows.
-    pub(super) fn hit(&mut self, replay: &mut Replay, sweeps: usize) -> Result<Cost> {
-        let timed = parts(0, FLOWS);
+    pub(super) fn hit(&mut self, replay: &mut Replay, packets: u64) -> Result<Cost> {
         let made = self.made()?;
-        self.run(replay, Step::Confirm, &timed)?;
-        let timed: Vec<_> = (0..sweeps).flat_map(|_| timed.clone()).collect();
-        let cost = self.run(replay, Step::Confirm, &timed)?;
+        let mut sum = Sum::default();
+        for part in 0..PARTS {
+            let mut plan = plan(self.kind(Step::Confirm, part, 0)).at_random(FLOWS);
+            plan.random = self.random.unwrap_or(plan.random);
+            replay.run(&self.entry, &mut plan, packets / WARM_UP)?;
+            let mut same = plan;
+            let run = replay.run(&self.entry, &mut plan, packets)?;
+            self.random = Some(plan.random);
+            sum.add(packets, &run);
+            sum.add_floor(
+                packets,
+                &replay.run(&replay.floor.try_clone()?, &mut same, packets)?,
+            );
+        }
         let made = self.made()? - made;
         ensure!(
-            made <= FLOWS / HOMELESS,
-            "{made} of {FLOWS} known flows were made anew"
+            made <= sum.packets / HOMELESS,
+            "{made} known flows were made anew"
         );
-        Ok(cost)
+        self.judge(sum)
     }
 
     /// The first packets of so many flows that have not been.
@@ -140,7 +196,7 @@ impl Terrain {
     /// Whether services and backends have had their shares of the packets; else the row is not what its name says.
     ///
     /// # Errors
-    /// Where one has had none, or too many less than nine tenths of their share: the flow of a few has no entry.
+    /// Where one has had none, or too many less than half their share: the flow of a few has no entry.
     pub(super) fn check_shares(&mut self) -> Result<()> {
         let (services, backends) = (self.size.services, self.size.backends);
         let of_services: Vec<_> = (1..=u32::from(services))
@@ -155,12 +211,12 @@ impl Terrain {
             let share = all / counters.len() as u64;
             let short = counters
                 .iter()
-                .filter(|counters| packets(counters) < share * 9 / 10)
+                .filter(|counters| packets(counters) < share / 2)
                 .count();
             let idle = counters.iter().any(|counters| packets(counters) == 0);
             ensure!(
                 !idle && short as u64 <= counters.len() as u64 / HOMELESS,
-                "{short} of {} {what}s got less than their share, {share} packets",
+                "{short} of {} {what}s got less than half their share, {share} packets",
                 counters.len()
             );
         }
@@ -184,34 +240,34 @@ impl Terrain {
 
     /// Runs a packet of each flow through the program and through none.
     fn run(&mut self, replay: &mut Replay, step: Step, sweep: &[Range<u64>]) -> Result<Cost> {
-        let mut cost = Cost {
-            raw: 0.0,
-            floor: 0.0,
-        };
-        let mut tally = Tally::default();
-        let floor = replay.floor.try_clone()?;
-        let mut packets = 0;
+        let mut sum = Sum::default();
         for (part, flows) in (0..).zip(sweep) {
             for flows in self.blocks(step, flows) {
-                let count = flows.end - flows.start;
-                let mut packets_of = plan(self.kind(step, part % PARTS, flows.start));
-                packets_of = packets_of.in_sequence(u64::MAX);
-                packets_of.next = flows.start;
-                let mut same = packets_of;
-                let run = replay.run(&self.entry, &mut packets_of, count)?;
-                #[expect(clippy::cast_precision_loss, reason = "far below 2^52 packets")]
-                let weight = count as f64;
-                cost.raw += run.ns * weight;
-                tally.actions[TX] += run.tally.actions[TX];
-                tally.strays[0] += run.tally.strays.iter().sum::<u64>();
-                if let Step::Open | Step::Confirm = step {
-                    cost.floor += replay.run(&floor, &mut same, count)?.ns * weight;
+                let packets = flows.end - flows.start;
+                let mut plan = plan(self.kind(step, part % PARTS, flows.start));
+                plan = plan.in_sequence(u64::MAX);
+                plan.next = flows.start;
+                let mut same = plan;
+                sum.add(packets, &replay.run(&self.entry, &mut plan, packets)?);
+                if let Step::Open = step {
+                    let floor = replay.floor.try_clone()?;
+                    sum.add_floor(packets, &replay.run(&floor, &mut same, packets)?);
                 }
-                packets += count;
             }
         }
+        self.judge(sum)
+    }
+
+    /// What packets cost that went where they should.
+    fn judge(&mut self, sum: Sum) -> Result<Cost> {
+        let Sum {
+            packets,
+            sent,
+            strays,
+            ..
+        } = sum;
         // What was dropped has kept its address, so it is among the strays too.
-        let astray = (packets - tally.actions[TX].min(packets)).max(tally.strays[0]);
+        let astray = (packets - sent.min(packets)).max(strays);
         let homeless = if self.size.others == 0 {
             HOMELESS
         } else {
@@ -219,14 +275,13 @@ impl Terrain {
         };
         ensure!(
             astray <= packets / homeless,
-            "{astray} of {packets} packets went elsewhere: {tally:?}, {:?}",
+            "{astray} of {packets} packets went elsewhere: {:?}",
             self.program.verdicts()?
         );
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 packets")]
-        let all = packets.max(1) as f64;
+        let all = weight(packets.max(1));
         Ok(Cost {
-            raw: cost.raw / all,
-            floor: cost.floor / all,
+            raw: sum.raw / all,
+            floor: sum.floor / all,
         })
     }
 
@@ -257,7 +312,11 @@ impl Terrain {
             let number = place * u64::from(ADDRESSES) % u64::from(self.size.services);
             (vips, backends, service(short(number)).port())
         } else {
-            let number = first % u64::from(self.size.backends);
+            let number = if self.size.services > ADDRESSES {
+                place * u64::from(ADDRESSES)
+            } else {
+                first % u64::from(self.size.backends)
+            };
             (backends, vips, backend(short(number)).port())
         };
         Kind {
@@ -300,14 +359,16 @@ fn numbered(first: Ipv4Addr, port: u16, number: u16) -> SocketAddrV4 {
     SocketAddrV4::new(address, port + number / ADDRESSES)
 }
 
-/// Rows of the backends of a service. One service deals its flows in their order; of several each has one backend in
-/// all its slots, because in which order its flows come depends on how many there are.
+/// Rows of the backends of a service, so that flow `i` comes to backend `i mod n`: services that addresses tell apart deal
+/// their flows in order; one of those that share an address with others has a backend to itself, in all its slots.
 fn slots(size: Size, service: u16) -> Vec<u16> {
-    if size.services == 1 {
-        (1..=size.backends).collect()
-    } else {
-        vec![1 + service % BACKENDS; usize::from(BACKENDS)]
+    if size.services > ADDRESSES {
+        return vec![1 + service; 16];
     }
+    let turns = size.backends / size.services;
+    (0..turns)
+        .map(|turn| 1 + service + size.services * turn)
+        .collect()
 }
 
 fn short(number: u64) -> u16 {
