@@ -2,7 +2,8 @@
 //!
 //! Every figure stands beside that of a program or a peer that did the same work in the same run, because the figures
 //! of two machines, or of two hours on a shared one, can't be compared. [`micro`] times the program on packets made in
-//! the kernel. Results are [`report::Report`]s: a table, JSON, plots, and a comparison with an earlier one.
+//! the kernel; [`scale`] has few and many services, backends and flows. Results are [`report::Report`]s: a table, JSON,
+//! plots, and a comparison with an earlier one.
 
 pub mod app;
 pub mod compare;
@@ -22,6 +23,7 @@ pub mod plot;
 mod replay;
 pub mod report;
 mod rows;
+pub mod scale;
 pub mod table;
 pub mod veth;
 mod world;

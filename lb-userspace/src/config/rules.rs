@@ -22,6 +22,10 @@ const MAX_BACKENDS: usize = 4_096;
 /// and the arena holds 2^20.
 const MAX_MEMBERS: usize = 1 << 17;
 
+/// Most backends of all services together, counted in each: every one is a line of `lb status` and two series of the
+/// metrics, so this bounds how much a question costs the agent.
+const MAX_PAIRS: usize = 1 << 17;
+
 /// Reports every breach.
 pub(super) fn check(draft: &Draft, report: &mut Report<'_>) {
     interfaces(draft, report);
@@ -154,6 +158,7 @@ fn references(draft: &Draft, report: &mut Report<'_>) {
         .filter_map(|pool| pool.name.as_ref())
         .map(|name| name.value.as_str())
         .collect();
+    let there: HashSet<&str> = names.iter().copied().collect();
     let mut used = HashSet::new();
     let mut broken = false;
     for reference in draft
@@ -163,7 +168,7 @@ fn references(draft: &Draft, report: &mut Report<'_>) {
     {
         let wanted = reference.value.as_str();
         used.insert(wanted);
-        if names.contains(&wanted) {
+        if there.contains(wanted) {
             continue;
         }
         broken = true;
@@ -316,6 +321,30 @@ fn limits(draft: &Draft, report: &mut Report<'_>) {
         if members == MAX_MEMBERS {
             let message = format!("the pools together name more than {MAX_MEMBERS} backends");
             report.error(&address.span, message, "let services share a pool");
+            return;
+        }
+    }
+    pairs(draft, report);
+}
+
+fn pairs(draft: &Draft, report: &mut Report<'_>) {
+    let sizes: HashMap<&str, usize> = draft
+        .pools
+        .iter()
+        .filter_map(|pool| Some((pool.name.as_ref()?.value.as_str(), pool.backends.len())))
+        .collect();
+    let mut pairs = 0_usize;
+    for service in &draft.services {
+        let (Some(name), Some(pool)) = (&service.name, &service.pool) else {
+            continue;
+        };
+        pairs += sizes.get(pool.value.as_str()).copied().unwrap_or(0);
+        if pairs > MAX_PAIRS {
+            report.error(
+                &name.span,
+                format!("the services up to this one have more than {MAX_PAIRS} backends, counted in each"),
+                "let fewer services share large pools, or give them smaller ones",
+            );
             return;
         }
     }

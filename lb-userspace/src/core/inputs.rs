@@ -71,10 +71,11 @@ impl Inputs {
         self.scans_in.clone()
     }
 
-    /// Waits for the next input, until `deadline`. Health comes first: traffic waits for it.
+    /// Waits for the next input, until `deadline`. Everything has its turn: thousands of backends have results all the
+    /// time, and questions, time and the watchdog must not wait for a moment without any. Results that are there go into
+    /// the same reconcile whatever comes first ([`Inputs::pending`]).
     pub(super) async fn next(&mut self, deadline: Instant) -> Input {
         tokio::select! {
-            biased;
             Some(result) = self.results.recv() => Input::Health(result),
             message = self.messages.recv() => message.map_or(Input::Ended("nobody can ask it any more"), Input::Message),
             observation = self.observations.recv() => {
@@ -93,6 +94,11 @@ impl Inputs {
         result
             .or_else(|_| self.observations.try_recv().map(Input::Network))
             .ok()
+    }
+
+    /// The results of health checks that are there already.
+    pub(super) fn results_at_hand(&mut self) -> impl Iterator<Item = CheckResult> {
+        std::iter::from_fn(|| self.results.try_recv().ok())
     }
 
     /// The next result of a health check, until `deadline`.
@@ -115,5 +121,40 @@ async fn wanted(events: &mut Option<Events>) -> BTreeSet<BackendId> {
             *events = None;
             BTreeSet::new()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::core::testing::address;
+
+    #[tokio::test]
+    async fn a_question_has_its_turn_among_any_number_of_results() {
+        let (messages_in, messages) = mpsc::channel(1);
+        let (results_in, results) = mpsc::channel(1_024);
+        let (_observations_in, observations) = mpsc::channel(1);
+        let (_announcements_in, announcements) = mpsc::channel(1);
+        let mut inputs = Inputs::new(messages, results, observations, announcements, None);
+        let result = CheckResult {
+            pool: "web".to_owned(),
+            backend: address(1),
+            outcome: Ok(()),
+            duration: Duration::ZERO,
+        };
+        let (reply, _answer) = oneshot::channel();
+        messages_in.try_send(Message::Ping { reply }).unwrap();
+        let later = Instant::now() + Duration::from_mins(1);
+        for _ in 0..10_000 {
+            while results_in.try_send(result.clone()).is_ok() {}
+            if let Input::Message(Message::Ping { .. }) = inputs.next(later).await {
+                return;
+            }
+        }
+        panic!("the question still waits");
     }
 }

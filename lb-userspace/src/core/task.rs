@@ -37,6 +37,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(30);
 const EXPIRE_EVERY: Duration = Duration::from_hours(1);
 /// How often counters are read for the rates.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// The flow table is scanned after [`GRACE`] where that may free an id. While flows refer to all of them it is scanned
+/// ever less often, down to this.
+const SCAN_AT_LEAST: Duration = Duration::from_secs(64);
 /// Inputs that go into one reconcile, at most.
 const AT_ONCE: usize = 256;
 
@@ -72,6 +75,10 @@ pub(super) struct Core<H> {
     pub(super) ways: BTreeMap<IpAddr, String>,
     check_at: Instant,
     scan_at: Option<Instant>,
+    /// Between the last scan of the flow table and the next.
+    scan_after: Duration,
+    /// A scan has begun and not ended.
+    scanning: bool,
     readings: Arc<dyn Readings>,
     tasks: JoinSet<()>,
 }
@@ -119,6 +126,8 @@ impl<H: Host> Core<H> {
             ways: BTreeMap::new(),
             check_at: Instant::now() + CHECK_EVERY,
             scan_at: None,
+            scan_after: GRACE,
+            scanning: false,
             readings,
             tasks: JoinSet::new(),
         }
@@ -193,10 +202,12 @@ impl<H: Host> Core<H> {
                 Ok(Next::Wait)
             }
             Input::Scanned(Ok(found)) => {
+                self.scanning = false;
                 self.actual.book.scanned(&found);
                 Ok(Next::Reconcile)
             }
             Input::Scanned(Err(error)) => {
+                self.scanning = false;
                 tracing::warn!(%error, "the flow table can't be read; ids of removed backends stay taken");
                 Ok(Next::Wait)
             }
@@ -255,6 +266,7 @@ impl<H: Host> Core<H> {
         while self.tasks.try_join_next().is_some() {}
         if self.scan_at.is_some_and(|at| at <= now) {
             self.scan_at = None;
+            self.scanning = true;
             let (observer, scans) = (Arc::clone(&self.observer), inputs.scans());
             self.tasks.spawn(async move {
                 let scanned = spawn_blocking(move || observer.references(now.into_std())).await;
@@ -273,8 +285,16 @@ impl<H: Host> Core<H> {
 
     /// When something is due next.
     fn deadline(&mut self) -> Instant {
-        if self.scan_at.is_none() && self.actual.book.waits_for_scan() {
-            self.scan_at = Some(Instant::now() + GRACE);
+        let book = &self.actual.book;
+        if book.waits_for_scan() && !book.is_held() {
+            // Something may be free soon, whatever was waited for before.
+            self.scan_after = GRACE;
+            let soon = Instant::now() + GRACE;
+            self.scan_at = self.scan_at.map(|at| at.min(soon));
+        }
+        if self.scan_at.is_none() && !self.scanning && book.waits_for_scan() {
+            self.scan_at = Some(Instant::now() + self.scan_after);
+            self.scan_after = (self.scan_after * 2).min(SCAN_AT_LEAST);
         }
         let rested = self.actual.book.next_wake().map(Instant::from_std);
         let due = [

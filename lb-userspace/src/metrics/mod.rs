@@ -73,9 +73,14 @@ impl Metrics {
     /// # Errors
     /// None that the operator could cause: a name or label was refused.
     pub fn exposition(&self, report: &StatusReport) -> Result<String, prometheus::Error> {
-        let mut families = self.registry.gather();
-        families.extend(report::families(report)?);
-        families.sort_by(|one, other| one.name().cmp(other.name()));
-        TextEncoder::new().encode_to_string(&families)
+        let mut families = Vec::new();
+        for family in self.registry.gather() {
+            let name = family.name().to_owned();
+            families.push((name, TextEncoder::new().encode_to_string(&[family])?));
+        }
+        let of_report = report::families(report);
+        families.extend(of_report.into_iter().filter_map(vectors::Family::text));
+        families.sort_unstable();
+        Ok(families.into_iter().map(|(_, text)| text).collect())
     }
 }

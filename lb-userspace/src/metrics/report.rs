@@ -2,29 +2,27 @@
 
 use std::{collections::HashSet, time::SystemTime};
 
-use prometheus::{Registry, proto::MetricFamily};
-
-use super::vectors::{Make as _, TrafficVecs};
+use super::vectors::{Family, TrafficFamilies};
 use crate::status::{BackendReport, ServiceReport, StatusReport};
 
 /// Labels of a backend. The address tells apart what may have the same name in two pools.
 const BACKEND: [&str; 2] = ["backend", "address"];
 
-/// Every family of `report` that has a series.
-pub(super) fn families(report: &StatusReport) -> Result<Vec<MetricFamily>, prometheus::Error> {
-    let registry = Registry::new();
-    agent(report, &registry)?;
-    program(report, &registry)?;
-    packets(report, &registry)?;
-    services(report, &registry)?;
-    service_backends(report, &registry)?;
-    backends(report, &registry)?;
-    Ok(registry.gather())
+/// Every family of `report`.
+pub(super) fn families(report: &StatusReport) -> Vec<Family> {
+    let mut families = agent(report);
+    families.extend(program(report));
+    families.extend(packets(report));
+    families.extend(services(report));
+    families.extend(service_backends(report));
+    families.extend(backends(report));
+    families
 }
 
-/// A count as a gauge takes it; what would not fit is past any memory.
-fn gauge(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+/// A family of one series.
+fn single(mut family: Family, labels: &[&str], count: u64) -> Family {
+    family.set(labels, count);
+    family
 }
 
 /// RFC 3339 as seconds since the epoch; `None` where the report has no such time.
@@ -37,24 +35,28 @@ fn seconds(time: &str) -> Option<f64> {
     )
 }
 
-fn agent(report: &StatusReport, registry: &Registry) -> Result<(), prometheus::Error> {
+fn agent(report: &StatusReport) -> Vec<Family> {
     let agent = &report.agent;
-    registry
-        .gauges(
-            "lb_build_info",
-            "The running agent; always 1.",
-            &["version", "lb_instance"],
-        )?
-        .with_label_values(&[agent.version.as_str(), &report.instance])
-        .set(1);
-    registry
-        .gauges(
-            "lb_ready",
-            "Whether the first reconcile is done and the program attached everywhere.",
+    let mut families = vec![
+        single(
+            Family::gauges(
+                "lb_build_info",
+                "The running agent; always 1.",
+                &["version", "lb_instance"],
+            ),
+            &[agent.version.as_str(), &report.instance],
+            1,
+        ),
+        single(
+            Family::gauges(
+                "lb_ready",
+                "Whether the first reconcile is done and the program attached everywhere.",
+                &[],
+            ),
             &[],
-        )?
-        .with_label_values::<&str>(&[])
-        .set(i64::from(agent.ready));
+            u64::from(agent.ready),
+        ),
+    ];
     let totals = [
         (
             "lb_reconciles_total",
@@ -73,87 +75,83 @@ fn agent(report: &StatusReport, registry: &Registry) -> Result<(), prometheus::E
         ),
     ];
     for (name, help, value) in totals {
-        registry
-            .counters(name, help, &[])?
-            .with_label_values::<&str>(&[])
-            .inc_by(value);
+        families.push(single(Family::counters(name, help, &[]), &[], value));
     }
-    Ok(())
+    families
 }
 
-fn program(report: &StatusReport, registry: &Registry) -> Result<(), prometheus::Error> {
+fn program(report: &StatusReport) -> Vec<Family> {
+    let mut families = Vec::new();
     if let Some(program) = &report.program {
         let id = program.id.to_string();
-        registry
-            .gauges(
+        families.push(single(
+            Family::gauges(
                 "lb_program_info",
                 "The program in the kernel; always 1.",
                 &["id", "tag", "log"],
-            )?
-            .with_label_values(&[id.as_str(), &program.tag, &program.log])
-            .set(1);
-        registry
-            .gauges(
+            ),
+            &[id.as_str(), &program.tag, &program.log],
+            1,
+        ));
+        families.push(single(
+            Family::gauges(
                 "lb_program_verified_instructions",
                 "Instructions that the verifier walked to accept it.",
                 &[],
-            )?
-            .with_label_values::<&str>(&[])
-            .set(i64::from(program.verified_instructions));
+            ),
+            &[],
+            program.verified_instructions.into(),
+        ));
         if let Some(loaded) = seconds(&program.loaded) {
-            registry
-                .times(
-                    "lb_program_loaded_timestamp_seconds",
-                    "When the program was loaded.",
-                    &[],
-                )?
-                .with_label_values::<&str>(&[])
-                .set(loaded);
+            let mut family = Family::gauges(
+                "lb_program_loaded_timestamp_seconds",
+                "When the program was loaded.",
+                &[],
+            );
+            family.set_seconds(&[], loaded);
+            families.push(family);
         }
     }
-    let attached = registry.gauges(
+    let mut attached = Family::gauges(
         "lb_interface_attached",
         "Whether the program is attached (1) or not (0), by how: native, generic or detached.",
         &["interface", "mode"],
-    )?;
+    );
     for interface in &report.interfaces {
         let labels = [interface.name.as_str(), &interface.mode];
-        attached
-            .with_label_values(&labels)
-            .set(i64::from(interface.mode != "detached"));
+        attached.set(&labels, u64::from(interface.mode != "detached"));
     }
-    Ok(())
+    families.push(attached);
+    families
 }
 
-fn packets(report: &StatusReport, registry: &Registry) -> Result<(), prometheus::Error> {
-    let verdicts = registry.counters(
+fn packets(report: &StatusReport) -> Vec<Family> {
+    let mut verdicts = Family::counters(
         "lb_packets_total",
         "Packets seen, by what became of them.",
         &["verdict"],
-    )?;
+    );
     for (verdict, count) in &report.verdicts {
-        verdicts
-            .with_label_values(&[verdict.as_str()])
-            .inc_by(*count);
+        verdicts.set(&[verdict], *count);
     }
     let dropped = report
         .drops
         .values()
         .fold(0, |sum: u64, count| sum.saturating_add(*count));
     if !report.verdicts.contains_key("drop") {
-        verdicts.with_label_values(&["drop"]).inc_by(dropped);
+        verdicts.set(&["drop"], dropped);
     }
-    let drops = registry.counters("lb_drops_total", "Packets dropped, by reason.", &["reason"])?;
+    let mut drops = Family::counters("lb_drops_total", "Packets dropped, by reason.", &["reason"]);
     for (reason, count) in &report.drops {
-        drops.with_label_values(&[reason.as_str()]).inc_by(*count);
+        drops.set(&[reason], *count);
     }
-    let events = registry.counters(
+    let mut events = Family::counters(
         "lb_flow_table_events_total",
         "Entries evicted by kind, flows that found no entry, inserts lost to another CPU.",
         &["event"],
-    )?;
+    );
     for (event, count) in &report.flow_table.events {
-        events.with_label_values(&[event.as_str()]).inc_by(*count);
+        events.set(&[event], *count);
     }
     let table = [
         (
@@ -167,17 +165,15 @@ fn packets(report: &StatusReport, registry: &Registry) -> Result<(), prometheus:
             report.flow_table.capacity,
         ),
     ];
+    let mut families = vec![verdicts, drops, events];
     for (name, help, value) in table {
-        registry
-            .gauges(name, help, &[])?
-            .with_label_values::<&str>(&[])
-            .set(gauge(value));
+        families.push(single(Family::gauges(name, help, &[]), &[], value));
     }
-    Ok(())
+    families
 }
 
-fn services(report: &StatusReport, registry: &Registry) -> Result<(), prometheus::Error> {
-    let info = registry.gauges(
+fn services(report: &StatusReport) -> Vec<Family> {
+    let mut info = Family::gauges(
         "lb_service_info",
         "A service of the configuration; always 1.",
         &[
@@ -188,18 +184,18 @@ fn services(report: &StatusReport, registry: &Registry) -> Result<(), prometheus
             "scheduler",
             "pool",
         ],
-    )?;
-    let active = registry.gauges(
+    );
+    let mut active = Family::gauges(
         "lb_service_active_flows",
         "Flows of a service that are neither closed nor idle past their time.",
         &["service"],
-    )?;
-    let rotation = registry.gauges(
+    );
+    let mut rotation = Family::gauges(
         "lb_service_backends_in_rotation",
         "Backends that new flows of a service are sent to.",
         &["service"],
-    )?;
-    let traffic = TrafficVecs::new(registry, "service", &["service"])?;
+    );
+    let mut traffic = TrafficFamilies::new("service", &["service"]);
     for service in &report.services {
         let ServiceReport {
             name,
@@ -210,73 +206,70 @@ fn services(report: &StatusReport, registry: &Registry) -> Result<(), prometheus
             pool,
             ..
         } = service;
-        active
-            .with_label_values(&[name])
-            .add(gauge(service.active_flows));
+        active.add(&[name], service.active_flows);
         traffic.add(&[name], &service.traffic);
         if !service.removed {
-            info.with_label_values(&[name, address, protocol, mode, scheduler, pool])
-                .set(1);
+            info.set(&[name, address, protocol, mode, scheduler, pool], 1);
             let in_rotation = service
                 .backends
                 .iter()
                 .filter(|backend| backend.in_rotation)
                 .count() as u64;
-            rotation.with_label_values(&[name]).set(gauge(in_rotation));
+            rotation.set(&[name], in_rotation);
         }
     }
-    Ok(())
+    let mut families = vec![info, active, rotation];
+    families.extend(traffic.into_families());
+    families
 }
 
 /// What a backend is to each service.
-fn service_backends(report: &StatusReport, registry: &Registry) -> Result<(), prometheus::Error> {
+fn service_backends(report: &StatusReport) -> [Family; 2] {
     let labels = ["service", BACKEND[0], BACKEND[1]];
-    let active = registry.gauges(
+    let mut active = Family::gauges(
         "lb_backend_active_flows",
         "Flows of a service on a backend.",
         &labels,
-    )?;
-    let rotation = registry.gauges(
+    );
+    let mut rotation = Family::gauges(
         "lb_backend_in_rotation",
         "Whether new flows of a service are sent to a backend.",
         &labels,
-    )?;
+    );
     for service in &report.services {
         for backend in &service.backends {
             let labels = [service.name.as_str(), &backend.name, &backend.address];
-            active
-                .with_label_values(&labels)
-                .add(gauge(backend.active_flows));
-            rotation
-                .with_label_values(&labels)
-                .set(i64::from(backend.in_rotation));
+            active.add(&labels, backend.active_flows);
+            rotation.set(&labels, u64::from(backend.in_rotation));
         }
     }
-    Ok(())
+    [active, rotation]
 }
 
 /// What a backend is by itself or in its pool. Several services may show the same one.
-fn backends(report: &StatusReport, registry: &Registry) -> Result<(), prometheus::Error> {
+fn backends(report: &StatusReport) -> Vec<Family> {
     let in_pool = ["pool", BACKEND[0], BACKEND[1]];
-    let up = registry.gauges(
+    let mut up = Family::gauges(
         "lb_backend_up",
         "Whether a backend is up: by its checks, or because none are configured.",
         &in_pool,
-    )?;
-    let weight = registry.gauges(
+    );
+    let mut weight = Family::gauges(
         "lb_backend_weight",
         "Weight of a backend in the configuration.",
         &in_pool,
-    )?;
-    let resolved = registry.gauges(
+    );
+    let mut resolved = Family::gauges(
         "lb_backend_next_hop_resolved",
         "Whether the way to a backend is known down to the MAC address.",
         &BACKEND,
-    )?;
-    let traffic = TrafficVecs::new(registry, "backend", &BACKEND)?;
+    );
+    let mut traffic = TrafficFamilies::new("backend", &BACKEND);
 
-    let mut counted = HashSet::new();
+    let (mut counted, mut pools) = (HashSet::new(), HashSet::new());
     for service in &report.services {
+        // A pool is the same in all services that share it.
+        let first = !service.removed && pools.insert(&service.pool);
         for backend in &service.backends {
             let BackendReport {
                 name,
@@ -284,23 +277,20 @@ fn backends(report: &StatusReport, registry: &Registry) -> Result<(), prometheus
                 state,
                 ..
             } = backend;
-            if state != "removed" && !service.removed {
+            if first && state != "removed" {
                 let labels = [service.pool.as_str(), name, address];
-                up.with_label_values(&labels)
-                    .set(i64::from(state == "up" || state == "unchecked"));
-                weight
-                    .with_label_values(&labels)
-                    .set(i64::from(backend.weight));
+                up.set(&labels, u64::from(state == "up" || state == "unchecked"));
+                weight.set(&labels, backend.weight.into());
             }
             // Its traffic is that of all services together, so it counts once, under the first name it has.
             if counted.insert(address) {
                 let labels = [name.as_str(), address];
                 traffic.add(&labels, &backend.traffic);
-                resolved
-                    .with_label_values(&labels)
-                    .set(i64::from(backend.next_hop.is_some()));
+                resolved.set(&labels, u64::from(backend.next_hop.is_some()));
             }
         }
     }
-    Ok(())
+    let mut families = vec![up, weight, resolved];
+    families.extend(traffic.into_families());
+    families
 }

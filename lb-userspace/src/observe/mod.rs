@@ -31,19 +31,25 @@ use crate::{
     status::StatusReport,
 };
 
-/// A count of the flow table serves for this long; on a large one it costs milliseconds of a CPU.
+/// A count of the flow table serves a report for this long.
 const CENSUS_AGE: Duration = Duration::from_secs(2);
+/// And for so many times as long as it took: counting a table of a GiB takes most of a second, and whoever asks for
+/// reports all the time must not keep a CPU busy.
+const CENSUS_SHARE: u32 = 20;
 
 /// Reads the data plane, and remembers what rates and repeated questions need.
 pub struct Observer {
     readings: Arc<dyn Readings>,
     ticks_per_second: u32,
     memory: Mutex<Memory>,
+    /// Held by whoever counts the flow table, so that nobody counts it a second time meanwhile.
+    counting: Mutex<()>,
 }
 
 #[derive(Default)]
 struct Memory {
-    census: Option<(Instant, Arc<FlowCensus>)>,
+    /// When the last count began, how long it took, and what it found.
+    census: Option<(Instant, Duration, Arc<FlowCensus>)>,
     services: Rates<ServiceId, RATES>,
     backends: Rates<BackendId, RATES>,
 }
@@ -83,6 +89,7 @@ impl Observer {
             readings,
             ticks_per_second,
             memory: Mutex::default(),
+            counting: Mutex::default(),
         }
     }
 
@@ -189,16 +196,23 @@ impl Observer {
         })
     }
 
-    /// A count of the flow table that is no older than `age`.
+    /// A count of the flow table that began no longer ago than `age`, or than it was worth.
     fn census(&self, now: Instant, age: Duration) -> io::Result<Arc<FlowCensus>> {
-        let mut memory = self.memory();
-        if let Some((taken, census)) = &memory.census
-            && now.saturating_duration_since(*taken) < age
-        {
-            return Ok(Arc::clone(census));
+        let counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((began, took, census)) = &self.memory().census {
+            let share = if age.is_zero() {
+                Duration::ZERO
+            } else {
+                *took * CENSUS_SHARE
+            };
+            if now.saturating_duration_since(*began) < age.max(share) {
+                return Ok(Arc::clone(census));
+            }
         }
+        let began = Instant::now();
         let census = Arc::new(self.readings.census(self.ticks_per_second)?);
-        memory.census = Some((now, Arc::clone(&census)));
+        self.memory().census = Some((now, began.elapsed(), Arc::clone(&census)));
+        drop(counting);
         Ok(census)
     }
 

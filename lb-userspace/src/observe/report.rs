@@ -1,7 +1,7 @@
 //! Joins what was read with what is known. Pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::SystemTime,
@@ -135,6 +135,14 @@ fn interface_report(interface: &KnownInterface, seen: &Seen) -> InterfaceReport 
 fn services(known: &Known, seen: &Seen) -> Vec<ServiceReport> {
     let tables = &seen.tables;
     let mut configured = BTreeSet::new();
+    let pools: HashMap<_, _> = known
+        .model
+        .pools
+        .iter()
+        .map(|pool| (pool.name.as_str(), pool.backends.as_slice()))
+        .collect();
+    // By the range of slots, which services share.
+    let mut rotations: HashMap<u64, HashSet<SocketAddr>> = HashMap::new();
     let mut reports: Vec<_> = known
         .model
         .services
@@ -146,7 +154,17 @@ fn services(known: &Known, seen: &Seen) -> Vec<ServiceReport> {
             };
             let in_force = tables.service_in_force(address);
             configured.extend(in_force.map(|(id, _)| id));
-            service_report(known, seen, service, in_force)
+            let slots = in_force.map_or(0, |(_, row)| row.slots);
+            let rotation = rotations.entry(slots).or_insert_with(|| {
+                let rotation = in_force.map(|(_, row)| tables.rotation(row));
+                rotation.unwrap_or_default().into_iter().collect()
+            });
+            let members = pools.get(service.pool.as_str()).copied();
+            let members = Members {
+                all: members.unwrap_or_default(),
+                in_rotation: rotation,
+            };
+            service_report(known, seen, service, in_force.map(|(id, _)| id), &members)
         })
         .collect();
     let removed = tables.owners().filter(|(id, ..)| !configured.contains(id));
@@ -157,30 +175,30 @@ fn services(known: &Known, seen: &Seen) -> Vec<ServiceReport> {
     reports
 }
 
+/// Backends of a service's pool, and those that its new flows are sent to.
+struct Members<'a> {
+    all: &'a [Backend],
+    in_rotation: &'a HashSet<SocketAddr>,
+}
+
 fn service_report(
     known: &Known,
     seen: &Seen,
     service: &Service,
-    in_force: Option<(ServiceId, &ServiceRow)>,
+    id: Option<ServiceId>,
+    members: &Members<'_>,
 ) -> ServiceReport {
-    let id = in_force.map(|(id, _)| id);
-    let rotation = in_force
-        .map(|(_, row)| seen.tables.rotation(row))
-        .unwrap_or_default();
-    let members = known
-        .model
-        .pool(&service.pool)
-        .map_or(&[][..], |pool| &pool.backends);
     let mut backends: Vec<_> = members
+        .all
         .iter()
         .map(|backend| {
             let row = seen.rows.get(&backend.address).copied();
             let health = known.health.get(&(service.pool.clone(), backend.address));
-            let in_rotation = rotation.contains(&backend.address);
+            let in_rotation = members.in_rotation.contains(&backend.address);
             backend_report(seen, backend, health, in_rotation, (id, row))
         })
         .collect();
-    let still_there: BTreeSet<_> = members.iter().map(|backend| backend.address).collect();
+    let still_there: BTreeSet<_> = members.all.iter().map(|backend| backend.address).collect();
     if let Some(id) = id {
         backends.extend(removed_backends(seen, id, &still_there));
     }

@@ -32,6 +32,8 @@ struct Rest {
     since: Instant,
     /// Starts of the first and the last of the scans in a row that found no reference.
     clean: Option<(Instant, Instant)>,
+    /// The last scan found a reference.
+    held: bool,
 }
 
 /// Notes beside the maps; see the module.
@@ -67,6 +69,13 @@ impl Book {
     #[must_use]
     pub fn waits_for_scan(&self) -> bool {
         !(self.backends.is_empty() && self.services.is_empty() && self.slots.is_empty())
+    }
+
+    /// Whether all that waits for scans was referred to at the last one: only the end of a flow will free something.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        let backends = self.backends.values().chain(self.services.values());
+        backends.chain(self.slots.values()).all(|rest| rest.held)
     }
 
     /// When the next thing that rests by time alone is free.
@@ -161,6 +170,7 @@ impl Rest {
         if started < self.since {
             return;
         }
+        self.held = referred_to;
         self.clean = match self.clean {
             _ if referred_to => None,
             None => Some((started, started)),
@@ -184,6 +194,7 @@ fn rest<Id: Ord + Copy>(
         resting.entry(*id).or_insert(Rest {
             since: now,
             clean: None,
+            held: false,
         });
     }
     let free: Vec<_> = resting

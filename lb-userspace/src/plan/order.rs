@@ -161,9 +161,18 @@ impl Planner<'_> {
 
     /// Rows whose tenants some service may send new flows to.
     fn accepting(&self, ids: &BackendIds) -> BTreeSet<BackendId> {
-        let services = self.desired.services.values();
-        services
-            .flat_map(|service| self.desired.rotation(service))
+        // By pool: thousands of services may share one.
+        let used: BTreeSet<_> = self
+            .desired
+            .services
+            .values()
+            .map(|service| &service.pool)
+            .collect();
+        let rotations = used
+            .into_iter()
+            .filter_map(|pool| self.desired.pools.get(pool));
+        rotations
+            .flatten()
             .filter_map(|address| ids.get(address).copied())
             .collect()
     }

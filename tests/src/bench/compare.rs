@@ -77,10 +77,10 @@ impl Scale {
 }
 
 fn change(before: &Row, now: &Row, scale: Scale) -> Change {
-    let (scale, resolution) = if now.unit == Unit::Nanoseconds {
-        (scale, RESOLUTION_NS)
-    } else {
-        (Scale::NONE, 0.0)
+    // A ratio is the same on every machine.
+    let (scale, resolution) = match now.unit {
+        Unit::Nanoseconds if now.ratio.is_none() => (scale, RESOLUTION_NS),
+        _ => (Scale::NONE, 0.0),
     };
     let figure = before.figure() * scale.factor;
     let error_before = (before.error() * scale.factor).hypot(figure * scale.error);

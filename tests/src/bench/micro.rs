@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
+use lb_common::verdict::DropReason;
 
 use super::cpu;
 use super::plan::{PACKETS, Plan, Tally};
@@ -60,6 +61,10 @@ const REST: Duration = Duration::from_millis(3_300);
 /// beside it, and are part of what it costs.
 pub(super) const HOMELESS: u64 = 50;
 
+/// Verdict on a new flow that found no room.
+const FULL: &str = DropReason::TableFull.name();
+/// Row of [`Tally::actions`] for `XDP_DROP`.
+const DROP: usize = 1;
 /// Row of [`Tally::actions`] for `XDP_PASS`.
 const PASS: usize = 2;
 /// Row of [`Tally::actions`] for `XDP_TX`.
@@ -274,12 +279,15 @@ fn check(path: Path, tally: &Tally, seen: &Seen) -> Result<()> {
         counters.forward_packets,
         counters.reverse_packets,
     );
+    let refused = seen.verdicts.iter().find(|(name, _)| *name == FULL);
+    let refused = refused.map_or(0, |(_, packets)| *packets);
     let found = tally.actions[TX].min(packets - tally.strays.iter().sum::<u64>());
     let went = match path {
         Path::Forward => found.min(forward).min(packets - made),
         Path::Reverse => found.min(reverse).min(packets - made),
         Path::New => tally.actions[TX].min(forward).min(made),
-        Path::Flood => tally.actions[TX].min(forward),
+        // A full table refuses the flood's SYNs; the packets of known flows are what the row is about.
+        Path::Flood => tally.actions[TX].min(forward) + tally.actions[DROP].min(refused),
         Path::Foreign => tally.actions[PASS].min(packets - forward - reverse - made),
         Path::Found => tally.actions[TX],
     };

@@ -15,7 +15,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::app;
 use super::figures::least;
 use super::report::{Report, Row, Unit};
-use super::table;
+use super::{scale, table};
 
 /// Pixels of a row.
 const ROW: i32 = 20;
@@ -48,7 +48,11 @@ pub fn write(report: &Report, directory: &Path) -> Result<Vec<PathBuf>> {
         (Unit::Nanoseconds, "cost"),
         (Unit::PacketsPerSecond, "rate"),
     ] {
-        let rows: Vec<&Row> = report.rows.iter().filter(|row| row.unit == unit).collect();
+        let rows: Vec<&Row> = report
+            .rows
+            .iter()
+            .filter(|row| row.unit == unit && !scale::has(row))
+            .collect();
         if rows.is_empty() {
             continue;
         }
@@ -65,6 +69,7 @@ pub fn write(report: &Report, directory: &Path) -> Result<Vec<PathBuf>> {
         written.extend([svg, png]);
     }
     written.extend(app::draw(report, directory)?);
+    written.extend(scale::chart::write(report, directory)?);
     Ok(written)
 }
 

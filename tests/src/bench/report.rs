@@ -78,7 +78,7 @@ pub struct Run {
     /// The same work without the program under test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<f64>,
-    /// The peer.
+    /// The peer, above the floor where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<f64>,
 }
@@ -104,6 +104,15 @@ pub enum Unit {
     /// For one request.
     #[serde(rename = "us")]
     Microseconds,
+    /// From an order to its end.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Of a CPU, in a second.
+    #[serde(rename = "ms/s")]
+    MillisecondsPerSecond,
+    /// Of memory.
+    #[serde(rename = "MiB")]
+    Mebibytes,
 }
 
 impl Report {
@@ -234,12 +243,15 @@ impl Row {
 
 impl Run {
     fn ratio(&self) -> Option<f64> {
-        self.peer.map(|peer| self.value / peer)
+        self.peer.map(|peer| self.net() / peer)
     }
 
     fn figure(&self) -> f64 {
-        let net = self.floor.map(|floor| self.value - floor);
-        self.ratio().or(net).unwrap_or(self.value)
+        self.ratio().unwrap_or(self.net())
+    }
+
+    fn net(&self) -> f64 {
+        self.value - self.floor.unwrap_or(0.0)
     }
 }
 
@@ -254,13 +266,22 @@ impl Unit {
             Self::RequestsPerSecond => "requests/s",
             Self::GigabitsPerSecond => "Gbit/s",
             Self::Microseconds => "us",
+            Self::Milliseconds => "ms",
+            Self::MillisecondsPerSecond => "ms/s",
+            Self::Mebibytes => "MiB",
         }
     }
 
     /// Whether less is better.
     #[must_use]
     pub fn is_a_cost(self) -> bool {
-        matches!(self, Self::Nanoseconds | Self::Microseconds)
+        !matches!(
+            self,
+            Self::PacketsPerSecond
+                | Self::ConnectionsPerSecond
+                | Self::RequestsPerSecond
+                | Self::GigabitsPerSecond
+        )
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) enum Path {
     New,
     /// Passed as they came.
     Foreign,
-    /// All sent to backends; those of known flows as far as their entries last.
+    /// Sent to backends, or refused for want of room; those of known flows as far as their entries last.
     Flood,
     /// All found.
     Found,

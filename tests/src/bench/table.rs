@@ -3,6 +3,7 @@
 use super::app::{DISTURBED, OF_DISTURBED, OF_THROUGHPUT};
 use super::report::{Report, Row, Unit};
 use super::rows::{CALIBRATION, REFERENCE_NS};
+use super::scale;
 use crate::screen::{Colour, Screen};
 
 /// Prints a report.
@@ -12,6 +13,7 @@ pub fn print(screen: Screen, report: &Report) {
     let (costs, rates): (Vec<&Row>, Vec<&Row>) = report
         .rows
         .iter()
+        .filter(|row| !scale::has(row))
         .partition(|row| row.unit == Unit::Nanoseconds);
     if !costs.is_empty() {
         print_costs(screen, &costs, scale(report));
@@ -19,6 +21,7 @@ pub fn print(screen: Screen, report: &Report) {
     if !rates.is_empty() {
         print_rates(screen, &rates);
     }
+    scale::table::print(screen, report);
 }
 
 /// How much slower this machine is than the one that the targets are for; 1 where that was not measured. By the best run:

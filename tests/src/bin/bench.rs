@@ -8,7 +8,7 @@ use anyhow::{Context, Error, Result, ensure};
 use clap::{Parser, ValueEnum};
 use lb_tests::bench::gate::{Judgement, ROUNDS};
 use lb_tests::bench::report::{Report, Row};
-use lb_tests::bench::{app, compare, micro, plot, table, veth};
+use lb_tests::bench::{app, compare, micro, plot, scale, table, veth};
 use lb_tests::screen::{Colour, Screen};
 
 /// Measures what a packet costs, and says which way that has moved
@@ -47,6 +47,8 @@ enum Part {
     Veth,
     /// Connections, requests, latency, throughput and CPU of applications, beside what else would carry them
     App,
+    /// Few and many services, backends and flows: packets, and the agent
+    Scale,
 }
 
 impl Part {
@@ -154,6 +156,8 @@ fn measure(screen: Screen, cli: &Cli, only: &[String]) -> Result<(Report, Vec<Er
             (Part::Veth, true) => veth::measure(object, veth::Effort::QUICK, only, progress),
             (Part::App, false) => app::measure(app::Effort::FULL, only, progress),
             (Part::App, true) => app::measure(app::Effort::QUICK, only, progress),
+            (Part::Scale, false) => scale::measure(object, scale::Effort::FULL, only, progress),
+            (Part::Scale, true) => scale::measure(object, scale::Effort::QUICK, only, progress),
         };
         rows.extend(found.rows);
         faults.extend(found.faults);

@@ -1,6 +1,6 @@
 //! Each bad file beside exactly what is said about it.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use proptest::prelude::*;
 
@@ -308,6 +308,31 @@ fn a_finding_is_an_object_for_programs() {
             "message": "port 70000 is out of range",
             "mend": "use a port from 1 to 65535",
         }])
+    );
+}
+
+#[test]
+fn many_services_of_one_large_pool_are_too_many_pairs() {
+    let backend = |number: u32| {
+        let address = Ipv4Addr::from_bits(0x0a00_0000 + number);
+        format!("[[pool.backend]]\naddress = \"{address}:80\"\n")
+    };
+    let service = |number| {
+        format!(
+            "[[service]]\nname = \"s{number}\"\nprotocol = \"tcp\"\naddress = \"192.0.2.1:{number}\"\npool = \"web\"\n"
+        )
+    };
+    let text = |services: u16| {
+        let head = "[[interface]]\nname = \"eth0\"\n[[pool]]\nname = \"web\"\n".to_owned();
+        let backends = (1..=4_096).map(backend);
+        let lines = std::iter::once(head).chain(backends);
+        lines.chain((1..=services).map(service)).collect::<String>()
+    };
+    assert!(parse(&text(32), "lb.toml").is_ok());
+    let findings = parse(&text(33), "lb.toml").unwrap_err().to_string();
+    assert!(
+        findings.contains("the services up to this one have more than 131072 backends"),
+        "{findings}"
     );
 }
 

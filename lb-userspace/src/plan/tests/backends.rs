@@ -65,6 +65,7 @@ fn a_removed_backend_keeps_its_row_while_flows_refer_to_it() {
         balancer.scan(&[id]);
         assert_eq!(balancer.reconcile(&desired(1)).len(), 0);
         assert_eq!(balancer.row(backend(2)), Some((id, retired)));
+        assert!(balancer.actual.book.is_held(), "a scan soon frees nothing");
     }
     assert!(balancer.actual.book.waits_for_scan());
     balancer.settle(&desired(1));
@@ -77,7 +78,9 @@ fn one_clean_scan_is_not_enough() {
     let mut balancer = Balancer::new();
     balancer.reconcile(&desired(2));
     balancer.reconcile(&desired(1));
+    assert!(!balancer.actual.book.is_held(), "nobody has looked yet");
     balancer.scan(&[]);
+    assert!(!balancer.actual.book.is_held());
     balancer.wait(GRACE * 3);
     assert_eq!(
         balancer.reconcile(&desired(1)),
