@@ -17,13 +17,13 @@ pub const fn place(address: u32) -> (u32, u64) {
 
 /// Place of an endpoint, in the second half: `port` as in a packet, and the IP protocol number above it, from bit 16.
 ///
-/// Multiplicative hashing as in [`place`], with 2^64 divided by the golden ratio.
+/// The port and the protocol are mixed into the address by an exclusive or, which is all that a packet can be asked to
+/// pay for: endpoints whose addresses differ just as their ports do share a place.
 #[must_use]
 #[inline(always)]
 pub const fn place_of_endpoint(address: u32, port_and_protocol: u32) -> (u32, u64) {
-    let word = address as u64 | (port_and_protocol as u64) << 32;
-    let hash = (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;
-    (FILTER_WORDS / 2 + (hash >> 6), 1 << (hash & 63))
+    let (word, bit) = place(address ^ port_and_protocol);
+    (FILTER_WORDS / 2 + word, bit)
 }
 
 #[cfg(test)]
