@@ -1,8 +1,8 @@
 //! What grows with the number of services, backends and flows, and what should not.
 //!
-//! [`packet`] times packets in the kernel program with few and with many of each; [`agent`] times the real agent: a
+//! `packet` times packets in the kernel program with few and with many of each; `agent` times the real agent: a
 //! change, a list, a quiet second, its memory. A row's name ends in its number, and the rows that differ in it alone are
-//! a line of the [`chart`].
+//! a line of the `chart`.
 
 mod agent;
 pub(super) mod chart;
