@@ -16,7 +16,7 @@ use super::terrain::{Cost, Size, Terrain};
 pub(super) struct Effort {
     /// Runs of each row.
     runs: usize,
-    /// Packets of known flows at a time; sixteen times as many make a run.
+    /// Packets of known flows in a run.
     packets: u64,
     /// New flows in a run.
     flows: u64,
@@ -27,15 +27,15 @@ pub(super) struct Effort {
 
 impl Effort {
     pub(super) const FULL: Self = Self {
-        runs: 15,
-        packets: 32_768,
+        runs: 16,
+        packets: 1 << 18,
         flows: 16_384,
         others: &[0, 100_000, 1_000_000, 4_000_000],
         entries: 1 << 24,
     };
     pub(super) const QUICK: Self = Self {
-        runs: 7,
-        packets: 16_384,
+        runs: 5,
+        packets: 1 << 17,
         flows: 16_384,
         others: &[0, 100_000, 1_000_000],
         entries: 1 << 22,
@@ -146,18 +146,18 @@ impl Axis {
         let mut replay = Replay::load()?;
         let mut terrains = Vec::new();
         for (_, size) in &self.sizes {
-            let known = Terrain::new(object, &mut replay, *size)?;
+            let known = Terrain::new(object, *size)?.with_known_flows(&mut replay)?;
             let large = Size {
                 entries: NEW_TABLE,
                 ..*size
             };
             let new = (size.entries < NEW_TABLE)
-                .then(|| Terrain::new(object, &mut replay, large))
+                .then(|| Terrain::new(object, large))
                 .transpose()?;
             terrains.push((known, new));
         }
         let mut costs = [Vec::new(), Vec::new()];
-        for run in 0..effort.runs {
+        for (run, port) in (0..effort.runs).zip((0..16).cycle()) {
             let mut order: Vec<usize> = (0..terrains.len()).collect();
             if run % 2 == 1 {
                 order.reverse();
@@ -165,9 +165,9 @@ impl Axis {
             let mut pass = vec![None; terrains.len()];
             for place in order {
                 let (known, new) = &mut terrains[place];
-                let hit = known.hit(&mut replay, effort.packets)?;
+                let hit = known.hit(&mut replay, port, effort.packets)?;
                 let new = new.as_mut().unwrap_or(known);
-                pass[place] = Some([hit, new.open(&mut replay, effort.flows)?]);
+                pass[place] = Some([hit, new.open(&mut replay, port, effort.flows)?]);
             }
             for (path, costs) in costs.iter_mut().enumerate() {
                 costs.push(pass.iter().flatten().map(|both| both[path]).collect());

@@ -2,9 +2,11 @@
 //!
 //! The programs that make packets vary the last byte of an address. Where there are more than 256 services or backends,
 //! ports tell them apart: of backends by the number of the flow; of services by the run, so that packets go to 256 of
-//! them at a time, and to all in turn. Every terrain has equally many runs, of packets of equally many flows, among
-//! equally many others.
+//! them at a time, one port after the other. Every terrain has equally many flows, and packets of equally many in a run.
+//!
+//! Each call of `BPF_PROG_TEST_RUN` waits for two grace periods of RCU, some 50 ms: a run has as few as it can.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 
@@ -14,15 +16,15 @@ use lb_common::abi::{FlowCounters, Protocol};
 
 use super::super::micro::HOMELESS;
 use super::super::packets::{Step, plan};
-use super::super::plan::{Address, Kind, PACKETS};
+use super::super::plan::{Address, Kind, PACKETS, Plan};
 use super::super::replay::{Replay, Run};
 use crate::frames::Mac;
 use crate::program::{INGRESS, Program};
 
 /// Flows whose packets are timed in a run, on every terrain the same.
 const FLOWS: u32 = 4_096;
-/// Runs that make up a cost; in each all services have one port.
-const PARTS: u64 = 16;
+/// Ports of services, and so many times [`FLOWS`] are there.
+const PORTS: u64 = 16;
 /// Services and backends that addresses alone tell apart.
 const ADDRESSES: u16 = 256;
 const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 0);
@@ -30,9 +32,7 @@ const FIRST_BACKEND: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 0);
 const SERVICE_PORT: u16 = 80;
 const BACKEND_PORT: u16 = 8_080;
 /// Flows that are opened before the first of them is answered.
-const AT_ONCE: u64 = 1 << 16;
-/// A run begins with a part as large as this, not timed.
-const WARM_UP: u64 = 4;
+const AT_ONCE: u64 = 1 << 18;
 /// In a table that is half full one of so many new flows may find its buckets full: of eight entries, four of which are
 /// taken on average, all are in one case of twenty, and a flow needs two places.
 const HALF_FULL_HOMELESS: u64 = 8;
@@ -61,49 +61,23 @@ pub(super) struct Terrain {
     next: u64,
     /// Where the generator of random flows goes on, so that no two runs have the same packets.
     random: Option<u64>,
+    /// Ports of services that packets were sent to.
+    visited: BTreeSet<u64>,
 }
 
 /// Nanoseconds a packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cost {
     pub(super) raw: f64,
     pub(super) floor: f64,
 }
 
-/// Packets of several runs: what all took, and where they went.
-#[derive(Default)]
-struct Sum {
-    packets: u64,
-    raw: f64,
-    floor: f64,
-    sent: u64,
-    strays: u64,
-}
-
-impl Sum {
-    fn add(&mut self, packets: u64, run: &Run) {
-        self.packets += packets;
-        self.raw += run.ns * weight(packets);
-        self.sent += run.tally.actions[TX];
-        self.strays += run.tally.strays.iter().sum::<u64>();
-    }
-
-    fn add_floor(&mut self, packets: u64, run: &Run) {
-        self.floor += run.ns * weight(packets);
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52 packets")]
-fn weight(packets: u64) -> f64 {
-    packets as f64
-}
-
 impl Terrain {
-    /// Fills the tables; all flows are established by packets through the program.
+    /// Fills the tables; there are no flows.
     ///
     /// # Errors
-    /// What the kernel says of the program or the maps, or packets that went elsewhere.
-    pub(super) fn new(object: &[u8], replay: &mut Replay, size: Size) -> Result<Self> {
+    /// What the kernel says of the program or the maps.
+    pub(super) fn new(object: &[u8], size: Size) -> Result<Self> {
         let mut program = Program::load_with_flow_entries(object, size.entries)?;
         for number in 0..size.backends {
             let [.., last] = backend(number).ip().octets();
@@ -119,78 +93,87 @@ impl Terrain {
             )?;
         }
         let entry = program.data_plane()?.fd()?.try_clone()?;
-        let mut terrain = Self {
+        let terrain = Self {
             program,
             entry,
             size,
             next: 0,
             random: None,
+            visited: BTreeSet::new(),
         };
-        let flows = u64::from(FLOWS);
-        let known: Vec<_> = (0..PARTS)
-            .map(|part| {
-                // Of services that have several ports each port has the same flows.
-                let first = if size.services > ADDRESSES {
-                    0
-                } else {
-                    part * flows
-                };
-                first..first + flows
-            })
-            .collect();
-        terrain.establish(replay, &known)?;
-        terrain.next = PARTS * flows;
-        let end = terrain.next + size.others;
-        while terrain.next < end {
-            // Soon answered: a half-open flow that is seconds old may be evicted.
-            let sweep = terrain.sweep(AT_ONCE.min(end - terrain.next));
-            terrain.establish(replay, &sweep)?;
-        }
         Ok(terrain)
     }
 
-    /// Packets of known flows at random, so many in each run.
+    /// Makes the flows that [`Terrain::hit`] has packets of, more that are only opened, and [`Size::others`], by packets
+    /// through the program.
+    ///
+    /// # Errors
+    /// Packets that went elsewhere.
+    pub(super) fn with_known_flows(mut self, replay: &mut Replay) -> Result<Self> {
+        let flows = u64::from(FLOWS);
+        if self.size.services > ADDRESSES {
+            for port in 0..PORTS {
+                self.establish(replay, port, 0..flows)?;
+            }
+        } else {
+            self.establish(replay, 0, 0..flows)?;
+            self.run(replay, Step::Open, 0, flows..flows * PORTS)?;
+        }
+        self.next = flows * PORTS;
+        let end = self.next + self.size.others;
+        while self.next < end {
+            // Soon answered: a half-open flow that is seconds old may be evicted.
+            let flows = AT_ONCE.min(end - self.next);
+            let flows = flows.next_multiple_of(PACKETS.into());
+            self.establish(replay, 0, self.next..self.next + flows)?;
+            self.next += flows;
+        }
+        Ok(self)
+    }
+
+    /// Packets of known flows at random, to services at a port.
     ///
     /// # Errors
     /// Where they were not sent to the backends of their flows.
-    pub(super) fn hit(&mut self, replay: &mut Replay, packets: u64) -> Result<Cost> {
+    pub(super) fn hit(&mut self, replay: &mut Replay, port: u64, packets: u64) -> Result<Cost> {
+        self.visited.insert(port);
         let made = self.made()?;
-        let mut sum = Sum::default();
-        for part in 0..PARTS {
-            let mut plan = plan(self.kind(Step::Confirm, part, 0)).at_random(FLOWS);
-            plan.random = self.random.unwrap_or(plan.random);
-            replay.run(&self.entry, &mut plan, packets / WARM_UP)?;
-            let mut same = plan;
-            let run = replay.run(&self.entry, &mut plan, packets)?;
-            self.random = Some(plan.random);
-            sum.add(packets, &run);
-            sum.add_floor(
-                packets,
-                &replay.run(&replay.floor.try_clone()?, &mut same, packets)?,
-            );
-        }
+        let mut plan = plan(self.kind(Step::Confirm, port, 0)).at_random(FLOWS);
+        plan.random = self.random.unwrap_or(plan.random);
+        let mut same = plan;
+        let raw = self.packets(replay, &mut plan, packets)?;
+        self.random = Some(plan.random);
         let made = self.made()? - made;
         ensure!(
-            made <= sum.packets / HOMELESS,
+            made <= packets / HOMELESS,
             "{made} known flows were made anew"
         );
-        self.judge(sum)
+        Ok(Cost {
+            raw,
+            floor: floor(replay, &mut same, packets)?,
+        })
     }
 
-    /// The first packets of so many flows that have not been.
+    /// The first packets of so many flows that have not been, to services at a port.
     ///
     /// # Errors
     /// Where they made no flows, or were not sent to the backends whose turn it was.
-    pub(super) fn open(&mut self, replay: &mut Replay, flows: u64) -> Result<Cost> {
+    pub(super) fn open(&mut self, replay: &mut Replay, port: u64, flows: u64) -> Result<Cost> {
+        self.visited.insert(port);
         let made = self.made()?;
-        let sweep = self.sweep(flows);
-        let cost = self.run(replay, Step::Open, &sweep)?;
+        let mut plan = self.opening(port);
+        let mut same = plan;
+        let raw = self.packets(replay, &mut plan, flows)?;
+        self.next += flows;
         let made = self.made()? - made;
         ensure!(
             flows.saturating_sub(made) <= flows / HALF_FULL_HOMELESS,
             "{made} flows were made of {flows}"
         );
-        Ok(cost)
+        Ok(Cost {
+            raw,
+            floor: floor(replay, &mut same, flows)?,
+        })
     }
 
     /// Whether services and backends have had their shares of the packets; else the row is not what its name says.
@@ -199,11 +182,16 @@ impl Terrain {
     /// Where one has had none, or too many less than half their share: the flow of a few has no entry.
     pub(super) fn check_shares(&mut self) -> Result<()> {
         let (services, backends) = (self.size.services, self.size.backends);
-        let of_services: Vec<_> = (1..=u32::from(services))
-            .map(|row| self.program.service_counters(row))
+        let visited = |number: &u16| {
+            services <= ADDRESSES || self.visited.contains(&u64::from(number / ADDRESSES))
+        };
+        let of_services: Vec<_> = (0..services)
+            .filter(visited)
+            .map(|number| self.program.service_counters(u32::from(number) + 1))
             .collect::<Result<_>>()?;
-        let of_backends: Vec<_> = (1..=backends)
-            .map(|row| self.program.backend_counters(row))
+        let of_backends: Vec<_> = (0..backends)
+            .filter(visited)
+            .map(|number| self.program.backend_counters(number + 1))
             .collect::<Result<_>>()?;
         for (what, counters) in [("service", of_services), ("backend", of_backends)] {
             let packets = |counters: &FlowCounters| counters.forward_packets;
@@ -223,51 +211,43 @@ impl Terrain {
         Ok(())
     }
 
-    /// The next flows that have not been, in the parts of a sweep.
-    fn sweep(&mut self, flows: u64) -> Vec<Range<u64>> {
-        let sweep = parts(self.next, flows);
-        self.next = sweep.last().map_or(self.next, |part| part.end);
-        sweep
-    }
-
     /// Makes flows, both directions heard.
-    fn establish(&mut self, replay: &mut Replay, sweep: &[Range<u64>]) -> Result<()> {
+    fn establish(&mut self, replay: &mut Replay, port: u64, flows: Range<u64>) -> Result<()> {
         for step in [Step::Open, Step::Answer, Step::Confirm] {
-            self.run(replay, step, sweep)?;
+            self.run(replay, step, port, flows.clone())?;
         }
         Ok(())
     }
 
-    /// Runs a packet of each flow through the program and through none.
-    fn run(&mut self, replay: &mut Replay, step: Step, sweep: &[Range<u64>]) -> Result<Cost> {
-        let mut sum = Sum::default();
-        for (part, flows) in (0..).zip(sweep) {
-            for flows in self.blocks(step, flows) {
-                let packets = flows.end - flows.start;
-                let mut plan = plan(self.kind(step, part % PARTS, flows.start));
-                plan = plan.in_sequence(u64::MAX);
-                plan.next = flows.start;
-                let mut same = plan;
-                sum.add(packets, &replay.run(&self.entry, &mut plan, packets)?);
-                if let Step::Open = step {
-                    let floor = replay.floor.try_clone()?;
-                    sum.add_floor(packets, &replay.run(&floor, &mut same, packets)?);
-                }
-            }
-        }
-        self.judge(sum)
+    /// First packets of the flows that have not been.
+    fn opening(&self, port: u64) -> Plan {
+        let mut plan = plan(self.kind(Step::Open, port, 0)).in_sequence(u64::MAX);
+        plan.next = self.next;
+        plan
     }
 
-    /// What packets cost that went where they should.
-    fn judge(&mut self, sum: Sum) -> Result<Cost> {
-        let Sum {
-            packets,
-            sent,
-            strays,
-            ..
-        } = sum;
+    /// Runs a packet of each flow.
+    fn run(&mut self, replay: &mut Replay, step: Step, port: u64, flows: Range<u64>) -> Result<()> {
+        for flows in self.blocks(step, &flows) {
+            let mut plan = plan(self.kind(step, port, flows.start)).in_sequence(u64::MAX);
+            plan.next = flows.start;
+            self.packets(replay, &mut plan, flows.end - flows.start)?;
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds of a packet of a plan; an error where they did not go where they should.
+    fn packets(&mut self, replay: &mut Replay, plan: &mut Plan, packets: u64) -> Result<f64> {
+        let run = replay.run(&self.entry, plan, packets)?;
+        self.judge(packets, &run)?;
+        Ok(run.ns)
+    }
+
+    /// Whether packets went where they should.
+    fn judge(&mut self, packets: u64, run: &Run) -> Result<()> {
         // What was dropped has kept its address, so it is among the strays too.
-        let astray = (packets - sent.min(packets)).max(strays);
+        let strays = run.tally.strays.iter().sum();
+        let astray = packets.saturating_sub(run.tally.actions[TX]).max(strays);
         let homeless = if self.size.others == 0 {
             HOMELESS
         } else {
@@ -278,14 +258,10 @@ impl Terrain {
             "{astray} of {packets} packets went elsewhere: {:?}",
             self.program.verdicts()?
         );
-        let all = weight(packets.max(1));
-        Ok(Cost {
-            raw: sum.raw / all,
-            floor: sum.floor / all,
-        })
+        Ok(())
     }
 
-    /// The flows of a part, apart where their backends have different ports and the packet comes from there.
+    /// The flows of a run, apart where their backends have different ports and the packet comes from there.
     fn blocks(&self, step: Step, flows: &Range<u64>) -> Vec<Range<u64>> {
         let size = match step {
             Step::Answer | Step::Deliver if self.size.backends > ADDRESSES => u64::from(ADDRESSES),
@@ -299,8 +275,8 @@ impl Terrain {
             .collect()
     }
 
-    /// The packet of a step for flows from `first` on, in the part of a sweep at a place.
-    fn kind(&self, step: Step, place: u64, first: u64) -> Kind {
+    /// The packet of a step for flows from `first` on, with services at the port whose turn it is.
+    fn kind(&self, step: Step, turn: u64, first: u64) -> Kind {
         let several = |first: Ipv4Addr, number: u16| Address {
             first: u32::from_ne_bytes(first.octets()),
             mask: u32::from(number.min(ADDRESSES)) - 1,
@@ -309,11 +285,11 @@ impl Terrain {
         let backends = several(FIRST_BACKEND, self.size.backends);
         let kind = step.kind(Protocol::Tcp);
         let (other, rewritten, port) = if kind.reverse == 0 {
-            let number = place * u64::from(ADDRESSES) % u64::from(self.size.services);
+            let number = turn * u64::from(ADDRESSES) % u64::from(self.size.services);
             (vips, backends, service(short(number)).port())
         } else {
             let number = if self.size.services > ADDRESSES {
-                place * u64::from(ADDRESSES)
+                turn * u64::from(ADDRESSES)
             } else {
                 first % u64::from(self.size.backends)
             };
@@ -336,13 +312,9 @@ impl Terrain {
     }
 }
 
-/// The parts of a sweep: whole rounds, so a few flows more where the number is not a multiple.
-fn parts(first: u64, flows: u64) -> Vec<Range<u64>> {
-    let size = (flows / PARTS).next_multiple_of(PACKETS.into());
-    (0..PARTS)
-        .map(|part| first + part * size)
-        .map(|start| start..start + size)
-        .collect()
+fn floor(replay: &mut Replay, plan: &mut Plan, packets: u64) -> Result<f64> {
+    let floor = replay.floor.try_clone()?;
+    Ok(replay.run(&floor, plan, packets)?.ns)
 }
 
 fn service(number: u16) -> SocketAddrV4 {
