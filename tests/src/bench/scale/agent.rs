@@ -44,10 +44,10 @@ impl Effort {
         quiet: Duration::from_secs(2),
     };
     pub(super) const QUICK: Self = Self {
-        sizes: &[1, 4_096],
-        checked: &[1, 1_024],
-        changes: &[1, 4_000],
-        tables: &[1 << 22],
+        sizes: &[1, 512],
+        checked: &[1, 64],
+        changes: &[1, 100],
+        tables: &[1 << 18],
         runs: 3,
         quiet: Duration::from_secs(1),
     };
