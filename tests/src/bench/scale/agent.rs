@@ -99,7 +99,8 @@ impl Stage<'_> {
         let largest = sizes.iter().copied().max().unwrap_or(1);
         let mut site = None;
         for size in sizes {
-            let change = *size == largest && changes.iter().any(|k| self.wants("change", *k));
+            let of = format!("change-of-{size}");
+            let change = *size == largest && changes.iter().any(|k| self.wants(&of, *k));
             if change || PLAIN.iter().any(|what| self.wants(what, *size)) {
                 self.part(&mut site, "services and backends", *size, |stage, site| {
                     stage.plain(site, *size, change)
@@ -202,7 +203,8 @@ impl Stage<'_> {
             let times = repeat(self.effort.runs, |run| {
                 change(agent, shape, odd(run) * changed)
             })?;
-            self.row("change", *changed, Unit::Milliseconds, &times);
+            let what = format!("change-of-{}", shape.size);
+            self.row(&what, *changed, Unit::Milliseconds, &times);
         }
         let moved = self.effort.changes.last().copied().unwrap_or_default();
         let moved = odd(self.effort.runs - 1) * moved;

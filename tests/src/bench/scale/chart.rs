@@ -46,7 +46,7 @@ const PANELS: [Panel; 5] = [
     Panel {
         title: "An order to the agent: ms",
         of: ("scale/agent/", Unit::Milliseconds),
-        numbers: "services and backends; of `change` the backends that change",
+        numbers: "services and backends; of `change-of` the backends that change",
     },
     Panel {
         title: "The agent left alone: ms of a CPU a second",

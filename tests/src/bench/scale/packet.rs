@@ -29,23 +29,22 @@ impl Effort {
     pub(super) const FULL: Self = Self {
         runs: 16,
         packets: 1 << 18,
-        flows: 16_384,
+        flows: 4_096,
         others: &[0, 100_000, 1_000_000, 4_000_000],
         entries: 1 << 24,
     };
     pub(super) const QUICK: Self = Self {
         runs: 5,
         packets: 1 << 17,
-        flows: 16_384,
-        others: &[0, 100_000, 1_000_000],
+        flows: 4_096,
+        others: &[0, 1_000_000],
         entries: 1 << 22,
     };
 }
 
-/// Entries of a table where the number of flows is not what the row is about: few, so that what services and backends
-/// cost is not lost in what a large table does, and enough for all the new flows.
-const KNOWN_TABLE: u32 = 1 << 19;
-const NEW_TABLE: u32 = 1 << 21;
+/// Entries of a table where the number of flows is not what the row is about: all flows, the new ones of all runs among
+/// them, fill it to a quarter.
+const TABLE: u32 = 1 << 20;
 /// Backends where their number is not what the row is about; there are never fewer than services.
 const BACKENDS: u16 = 16;
 const MOST: u16 = 4_096;
@@ -64,7 +63,7 @@ fn axes(effort: Effort) -> [Axis; 3] {
         services: 1,
         backends: BACKENDS,
         others: 0,
-        entries: KNOWN_TABLE,
+        entries: TABLE,
     };
     let services = |services| Size {
         services,
@@ -146,15 +145,7 @@ impl Axis {
         let mut replay = Replay::load()?;
         let mut terrains = Vec::new();
         for (_, size) in &self.sizes {
-            let known = Terrain::new(object, *size)?.with_known_flows(&mut replay)?;
-            let large = Size {
-                entries: NEW_TABLE,
-                ..*size
-            };
-            let new = (size.entries < NEW_TABLE)
-                .then(|| Terrain::new(object, large))
-                .transpose()?;
-            terrains.push((known, new));
+            terrains.push(Terrain::new(object, *size)?.with_known_flows(&mut replay)?);
         }
         let mut costs = [Vec::new(), Vec::new()];
         for (run, port) in (0..effort.runs).zip((0..16).cycle()) {
@@ -164,18 +155,16 @@ impl Axis {
             }
             let mut pass = vec![None; terrains.len()];
             for place in order {
-                let (known, new) = &mut terrains[place];
-                let hit = known.hit(&mut replay, port, effort.packets)?;
-                let new = new.as_mut().unwrap_or(known);
-                pass[place] = Some([hit, new.open(&mut replay, port, effort.flows)?]);
+                let terrain = &mut terrains[place];
+                let hit = terrain.hit(&mut replay, port, effort.packets)?;
+                pass[place] = Some([hit, terrain.open(&mut replay, port, effort.flows)?]);
             }
             for (path, costs) in costs.iter_mut().enumerate() {
                 costs.push(pass.iter().flatten().map(|both| both[path]).collect());
             }
         }
-        for (known, new) in &mut terrains {
-            known.check_shares()?;
-            new.as_mut().map_or(Ok(()), Terrain::check_shares)?;
+        for terrain in &mut terrains {
+            terrain.check_shares()?;
         }
         Ok(costs)
     }
