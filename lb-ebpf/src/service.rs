@@ -100,7 +100,8 @@ fn find(key: &FlowKey) -> Option<u32> {
         key.protocol(),
     );
     // SAFETY: the value is one aligned word, read once.
-    unsafe { SERVICE_KEYS.get(&wanted) }.copied()
+    let id = *unsafe { SERVICE_KEYS.get(&wanted) }?;
+    (id != ServiceKey::VIP_MARKER).then_some(id)
 }
 
 /// Whether the VIP has the marker for a protocol.

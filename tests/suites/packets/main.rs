@@ -105,6 +105,17 @@ fn what_is_not_ours_passes_untouched() {
             syn(CLIENT, "192.0.2.10:22"),
             Fate::Passes,
         ),
+        // Its keys in the map of services mark the VIP; none of them is a service.
+        case(
+            "UDP to port 0 of a VIP, too short for the fast path",
+            Frame::udp(CLIENT, "192.0.2.10:0"),
+            Fate::Passes,
+        ),
+        case(
+            "TCP to port 0 of a VIP, behind a header with options",
+            syn(CLIENT, "192.0.2.10:0").ip(|ip| ip.options = vec![1; 4]),
+            Fate::Passes,
+        ),
         case(
             "UDP to a port that is served for TCP",
             Frame::udp(CLIENT, WEB),
