@@ -140,7 +140,7 @@ fn dies_and_returns(arms: Arms, check: &Check) -> Result<()> {
     );
     let early: Vec<_> = after
         .iter()
-        .filter(|one| one.started < up.time && one.server() == Ok("web1"))
+        .filter(|one| one.started < restarting && one.server() == Ok("web1"))
         .collect();
     assert!(
         early.is_empty(),

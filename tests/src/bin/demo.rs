@@ -194,7 +194,7 @@ fn death_and_return(screen: Screen, web: &mut Web, check: &Check) -> Result<()> 
                 .count()
         ),
     ));
-    hold(check, killed, down.time, up.time, &exchanges)
+    hold(check, killed, down.time, restarted, &exchanges)
 }
 
 /// What was printed about the death has to be as promised.
@@ -202,7 +202,7 @@ fn hold(
     check: &Check,
     killed: SystemTime,
     down: SystemTime,
-    up: SystemTime,
+    restarted: SystemTime,
     exchanges: &[Exchange],
 ) -> Result<()> {
     let allowed = check.detection() + Duration::from_millis(100);
@@ -223,7 +223,7 @@ fn hold(
     );
     let early = later
         .iter()
-        .filter(|one| one.started < up && one.server() == Ok("web1"))
+        .filter(|one| one.started < restarted && one.server() == Ok("web1"))
         .count();
     ensure!(
         early == 0,
