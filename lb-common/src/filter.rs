@@ -2,7 +2,9 @@
 //! for each hash of an address, port and protocol. It may say "ours" of a stranger, which a later stage mends, and never
 //! the reverse.
 
-use crate::abi::FILTER_WORDS;
+use core::net::SocketAddrV4;
+
+use crate::abi::{FILTER_WORDS, Protocol};
 
 /// Place of an IPv4 address: the word of `FILTER`, in its first half, and the bit in it.
 ///
@@ -24,6 +26,19 @@ pub const fn place(address: u32) -> (u32, u64) {
 pub const fn place_of_endpoint(address: u32, port_and_protocol: u32) -> (u32, u64) {
     let (word, bit) = place(address ^ port_and_protocol);
     (FILTER_WORDS / 2 + word, bit)
+}
+
+/// Places of an address, and of its port in each of these protocols: what has to be set for its packets to be let in.
+pub fn places(
+    endpoint: SocketAddrV4,
+    protocols: &[Protocol],
+) -> impl Iterator<Item = (u32, u64)> + use<'_> {
+    let address = u32::from_ne_bytes(endpoint.ip().octets());
+    let port = u32::from(endpoint.port().to_be());
+    let endpoints = protocols
+        .iter()
+        .map(move |protocol| place_of_endpoint(address, port | (*protocol as u32) << 16));
+    endpoints.chain([place(address)])
 }
 
 #[cfg(test)]

@@ -132,13 +132,13 @@ const MORE_FRAGMENTS: u16 = u16::to_be(0x2000);
 /// Bytes of a plain packet's headers, and the least that such a frame has: see [`plain_protocol`].
 pub const PLAIN: usize = ETHERNET + IPV4_MIN + TCP_MIN;
 /// TCP without options, RFC 9293 section 3.1.
-const TCP_MIN: usize = 20;
-/// RFC 768.
-const UDP_MIN: usize = 8;
+pub const TCP_MIN: usize = 20;
+/// A UDP header, RFC 768.
+pub const UDP_MIN: usize = 8;
 
 /// Whether a frame carries IPv4 to one host.
 #[inline(always)]
-pub fn is_unicast_ipv4(window: impl Window<PLAIN>) -> bool {
+pub fn is_unicast_ipv4<const N: usize>(window: impl Window<N>) -> bool {
     window.u8::<0>() & GROUP == 0 && window.u16::<12>() == ETHER_IPV4
 }
 
@@ -190,10 +190,7 @@ pub fn network(view: &impl PacketView) -> Network {
         return Network::Other;
     };
     let version_and_length = window.u8::<14>();
-    if window.u8::<0>() & GROUP != 0 {
-        return Network::Other;
-    }
-    if window.u16::<12>() != ETHER_IPV4 || version_and_length >> 4 != VERSION_4 {
+    if !is_unicast_ipv4(window) || version_and_length >> 4 != VERSION_4 {
         return Network::Other;
     }
     let header_length = usize::from(version_and_length & 0xf) * 4;

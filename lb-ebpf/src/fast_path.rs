@@ -7,8 +7,7 @@ use lb_common::{
     abi::{Recipe, ingress_print, word::Way},
     flow,
     packet::{PacketView, Window},
-    parse::{self, PLAIN},
-    rewrite,
+    parse::{self, PLAIN, TCP_MIN, UDP_MIN},
     table::{self, Cells, Search},
     verdict::Verdict,
 };
@@ -19,6 +18,7 @@ use crate::{
     maps::{BACKENDS, INTERFACES},
     ours,
     packet::Frame,
+    rewrite::{self, HEAD},
     schedule, stats,
     table::Table,
 };
@@ -72,23 +72,16 @@ pub(crate) fn walk(frame: &Frame) -> Option<u32> {
         forward::redirect(Way::slot(way)).ok()?
     };
 
-    window.put_macs(way, forward::mac(interface));
-    window.put_u32::<22>(rewrite::ttl_and_checksum(
-        window.u32::<22>(),
-        recipe.delta_ip(),
-    ));
-    if recipe.is_reverse() {
-        window.put_u32::<26>(recipe.address());
-        window.put_u16::<34>(recipe.port());
-    } else {
-        window.put_u32::<30>(recipe.address());
-        window.put_u16::<36>(recipe.port());
-    }
-    let delta = recipe.delta_transport();
+    rewrite::head(
+        window.part::<0, HEAD>(),
+        &recipe,
+        way,
+        forward::mac(interface),
+    );
     if protocol == parse::TCP {
-        window.put_u16::<50>(rewrite::tcp_checksum(window.u16::<50>(), delta));
+        rewrite::segment(window.part::<HEAD, TCP_MIN>(), &recipe);
     } else {
-        window.put_u16::<40>(rewrite::udp_checksum(window.u16::<40>(), delta));
+        rewrite::datagram(window.part::<HEAD, UDP_MIN>(), &recipe);
     }
     stats::count_packet(&recipe, length as u64);
     Some(forward::end(verdict))

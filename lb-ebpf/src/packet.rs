@@ -93,6 +93,14 @@ impl<const N: usize> FrameWindow<N> {
     access!(get_u32, put_u32, u32);
     access!(get_u64, put_u64, u64);
 
+    /// The `M` bytes from `AT` on.
+    #[inline(always)]
+    pub(crate) fn part<const AT: usize, const M: usize>(self) -> FrameWindow<M> {
+        const { assert!(AT + M <= N) };
+        // SAFETY: within the `N` bytes.
+        FrameWindow(unsafe { self.0.byte_add(AT) })
+    }
+
     /// Writes destination and source MAC address, each in the low 48 bits of a word.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "written in two parts")]

@@ -4,13 +4,19 @@ use lb_common::{
     abi::Recipe,
     checksum,
     packet::{PacketView, Window},
-    parse::{ETHERNET, IPV4_MIN},
+    parse::{self, ETHERNET, IPV4_MIN, TCP_MIN, UDP_MIN},
     rewrite,
     verdict::{DropReason, Verdict},
 };
-use network_types::ip::IpProto;
 
-use crate::{forward::Route, ours::Packet, packet::Frame};
+use crate::{
+    forward::Route,
+    ours::Packet,
+    packet::{Frame, FrameWindow},
+};
+
+/// Bytes of the headers in front of the transport's, without IPv4 options.
+pub(crate) const HEAD: usize = ETHERNET + IPV4_MIN;
 
 /// Rewrites the packet in place.
 #[inline(always)]
@@ -21,48 +27,65 @@ pub(crate) fn apply(
     route: &Route,
 ) -> Result<(), Verdict> {
     const NO_ROOM: Verdict = Verdict::Drop(DropReason::NoRoom);
-    let head = frame.window::<{ ETHERNET + IPV4_MIN }>(0).ok_or(NO_ROOM)?;
-    let mut delta_ip = recipe.delta_ip();
+    let window = frame.window::<HEAD>(0).ok_or(NO_ROOM)?;
     match route {
-        Route::Out { to, from, .. } => {
-            head.put_macs(*to, *from);
-            head.put_u8::<22>(head.u8::<22>().wrapping_sub(1));
-        }
+        Route::Out { to, from, .. } => head(window, recipe, *to, *from),
         // The host counts the hop.
         Route::Host => {
-            delta_ip = checksum::fold(u32::from(delta_ip) + checksum::TTL_INCREMENT);
+            let delta = u32::from(recipe.delta_ip()) + checksum::TTL_INCREMENT;
+            let sum = checksum::apply(window.u16::<24>(), checksum::fold(delta));
+            window.put_u16::<24>(sum);
+            address(window, recipe);
         }
     }
-    head.put_u16::<24>(checksum::apply(head.u16::<24>(), delta_ip));
-    if recipe.is_reverse() {
-        head.put_u32::<26>(recipe.address());
-    } else {
-        head.put_u32::<30>(recipe.address());
-    }
-
     let offset = ETHERNET + packet.header_length;
-    if packet.key.protocol() == IpProto::Tcp as u8 {
-        let segment = frame.window::<20>(offset).ok_or(NO_ROOM)?;
-        if recipe.is_reverse() {
-            segment.put_u16::<0>(recipe.port());
-        } else {
-            segment.put_u16::<2>(recipe.port());
-        }
-        segment.put_u16::<16>(rewrite::tcp_checksum(
-            segment.u16::<16>(),
-            recipe.delta_transport(),
-        ));
+    if packet.key.protocol() == parse::TCP {
+        segment(frame.window(offset).ok_or(NO_ROOM)?, recipe);
     } else {
-        let datagram = frame.window::<8>(offset).ok_or(NO_ROOM)?;
-        if recipe.is_reverse() {
-            datagram.put_u16::<0>(recipe.port());
-        } else {
-            datagram.put_u16::<2>(recipe.port());
-        }
-        datagram.put_u16::<6>(rewrite::udp_checksum(
-            datagram.u16::<6>(),
-            recipe.delta_transport(),
-        ));
+        datagram(frame.window(offset).ok_or(NO_ROOM)?, recipe);
     }
     Ok(())
+}
+
+/// Rewrites the Ethernet and IPv4 headers of a packet that leaves with one hop less.
+#[inline(always)]
+pub(crate) fn head(window: FrameWindow<HEAD>, recipe: &Recipe, to: u64, from: u64) {
+    window.put_macs(to, from);
+    let word = rewrite::ttl_and_checksum(window.u32::<22>(), recipe.delta_ip());
+    window.put_u32::<22>(word);
+    address(window, recipe);
+}
+
+#[inline(always)]
+fn address(window: FrameWindow<HEAD>, recipe: &Recipe) {
+    if recipe.is_reverse() {
+        window.put_u32::<26>(recipe.address());
+    } else {
+        window.put_u32::<30>(recipe.address());
+    }
+}
+
+/// Rewrites a TCP header.
+#[inline(always)]
+pub(crate) fn segment(window: FrameWindow<TCP_MIN>, recipe: &Recipe) {
+    port(window, recipe);
+    let sum = rewrite::tcp_checksum(window.u16::<16>(), recipe.delta_transport());
+    window.put_u16::<16>(sum);
+}
+
+/// Rewrites a UDP header.
+#[inline(always)]
+pub(crate) fn datagram(window: FrameWindow<UDP_MIN>, recipe: &Recipe) {
+    port(window, recipe);
+    let sum = rewrite::udp_checksum(window.u16::<6>(), recipe.delta_transport());
+    window.put_u16::<6>(sum);
+}
+
+#[inline(always)]
+fn port<const N: usize>(window: FrameWindow<N>, recipe: &Recipe) {
+    if recipe.is_reverse() {
+        window.put_u16::<0>(recipe.port());
+    } else {
+        window.put_u16::<2>(recipe.port());
+    }
 }

@@ -10,6 +10,12 @@ pub(super) fn at<M: Memory>(memory: &M, index: u32) -> Option<M::Entry> {
     Some(memory.entry(bucket, index % WAYS))
 }
 
+/// Index of the place numbered 0 to `2 * WAYS` in a pair of buckets, `home` first.
+#[inline(always)]
+pub(super) const fn index_of(home: u32, place: u32) -> u32 {
+    (home ^ (place / WAYS)) * WAYS + place % WAYS
+}
+
 #[inline(always)]
 pub(super) fn key_of(entry: impl Cells) -> FlowKey {
     FlowKey {
@@ -29,10 +35,11 @@ pub(super) fn outline_of(entry: impl Cells) -> Recipe {
     }
 }
 
+/// The recipe, whose word [`field::REST`] was loaded before.
 #[inline(always)]
-pub(super) fn recipe_of(entry: impl Cells) -> Recipe {
+pub(super) fn recipe_of(entry: impl Cells, rest: u64) -> Recipe {
     Recipe {
-        rest: entry.load::<{ field::REST }>(),
+        rest,
         rewrite: entry.load::<{ field::REWRITE }>(),
         binding: entry.load::<{ field::BINDING }>(),
         service: entry.load::<{ field::SERVICE }>(),

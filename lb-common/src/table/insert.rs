@@ -76,6 +76,7 @@ impl Work {
         ]
     }
 }
+
 /// Makes both entries of a flow in mode `nat`.
 ///
 /// 1. The locks of both pairs, in index order.
@@ -153,7 +154,7 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: 
             return Outcome::Contended;
         };
         if forward.tag != work.over {
-            work.there = recipe_of(entry);
+            work.there = recipe_of(entry, entry.load::<{ field::REST }>());
             let stood = forward.tag & 1 == 0 && entry.load::<{ field::TAG }>() == forward.tag;
             return if stood {
                 Outcome::Existing

@@ -1,6 +1,6 @@
 //! The lookup: what each packet of a known flow costs.
 
-use super::{Cells, Memory, home, pair, second_home};
+use super::{Cells, Memory, entry::recipe_of, home, pair, second_home};
 use crate::abi::{FlowKey, Recipe, WAYS, field};
 
 /// What a search found.
@@ -44,13 +44,7 @@ pub fn find_near<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> Search<M::E
             if !key.has_rest(rest) {
                 continue;
             }
-            let recipe = Recipe {
-                rest,
-                rewrite: entry.load::<{ field::REWRITE }>(),
-                binding: entry.load::<{ field::BINDING }>(),
-                service: entry.load::<{ field::SERVICE }>(),
-                way: entry.load::<{ field::WAY }>(),
-            };
+            let recipe = recipe_of(entry, rest);
             // An odd tag never equals the even number below it, which the entry won't hold again.
             return if entry.load::<{ field::TAG }>() == tag & !1 {
                 Search::Hit(entry, recipe, tag)

@@ -2,7 +2,7 @@
 
 use super::{
     ANSWERED_PROTECTED_SECONDS, Cells, HALF_OPEN_PROTECTED_SECONDS, Memory,
-    entry::{at, key_of, outline_of},
+    entry::{at, index_of, key_of, outline_of},
     pair, second_home,
 };
 use crate::{
@@ -82,7 +82,7 @@ pub(super) fn scan<M: Memory>(
 ) {
     let (mut victim, mut best, mut chosen) = (NONE, u64::MAX, 0);
     for place in 0..2 * WAYS {
-        let index = (home ^ (place / WAYS)) * WAYS + place % WAYS;
+        let index = index_of(home, place);
         let Some(entry) = at(memory, index) else {
             continue;
         };
@@ -145,7 +145,7 @@ pub(super) fn seek<M: Memory>(
 #[inline(never)]
 fn recall<M: Memory>(memory: &M, key: &FlowKey, home: u32, result: &mut Scan) {
     for place in 0..2 * WAYS {
-        let index = (home ^ (place / WAYS)) * WAYS + place % WAYS;
+        let index = index_of(home, place);
         let Some(entry) = at(memory, index) else {
             continue;
         };

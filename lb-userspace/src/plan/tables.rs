@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use lb_common::{
@@ -261,21 +261,16 @@ impl ServiceAddress {
     }
 }
 
-/// Places in the filter of an address, and of its port in each of these protocols; none for IPv6, which the filter does
-/// not hold.
+/// Places in the filter; none for IPv6, which it does not hold. See [`filter::places`].
 pub(super) fn filter_places(
     endpoint: SocketAddr,
     protocols: &[Protocol],
 ) -> impl Iterator<Item = (u32, u64)> {
-    let address = match endpoint.ip() {
-        IpAddr::V4(address) => Some(u32::from_ne_bytes(address.octets())),
-        IpAddr::V6(_) => None,
+    let endpoint = match endpoint {
+        SocketAddr::V4(endpoint) => Some(endpoint),
+        SocketAddr::V6(_) => None,
     };
-    let port = u32::from(endpoint.port().to_be());
-    address.into_iter().flat_map(move |address| {
-        let endpoints = protocols.iter().map(move |protocol| {
-            filter::place_of_endpoint(address, port | u32::from(*protocol as u8) << 16)
-        });
-        endpoints.chain([filter::place(address)])
-    })
+    endpoint
+        .into_iter()
+        .flat_map(|endpoint| filter::places(endpoint, protocols))
 }

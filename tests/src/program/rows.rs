@@ -164,13 +164,8 @@ impl Program {
     /// # Errors
     /// Those of the map.
     pub fn admit(&mut self, endpoint: SocketAddrV4, protocols: &[Protocol]) -> Result<()> {
-        let address = u32::from_ne_bytes(endpoint.ip().octets());
-        let port = u32::from(endpoint.port().to_be());
-        let endpoints = protocols.iter().map(|protocol| {
-            filter::place_of_endpoint(address, port | u32::from(*protocol as u8) << 16)
-        });
         let mut words = Array::<_, u64>::try_from(self.map("FILTER")?)?;
-        for (word, bit) in endpoints.chain([filter::place(address)]) {
+        for (word, bit) in filter::places(endpoint, protocols) {
             let old = words.get(&word, 0)?;
             words.set(word, old | bit, 0)?;
         }
