@@ -107,6 +107,13 @@ impl State {
         }
     }
 
+    /// Whether a flow in that state is over at once; `byte` is that of an entry.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ends(byte: u8) -> bool {
+        byte == Self::Closed as u8 || byte == Self::Reset as u8
+    }
+
     /// The state of a flow after its first packet.
     #[must_use]
     #[inline(always)]

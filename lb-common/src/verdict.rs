@@ -114,8 +114,6 @@ drop_reasons! {
     NoInterface = 9, "no_interface";
     /// Other CPUs changed the same flow too often to wait for.
     FlowContended = 10, "flow_contended";
-    /// The flow table took no entry.
-    TableFull = 11, "table_full";
     /// Every backend tried already has a flow with this client address and port, for another VIP.
     ReplyCollision = 12, "reply_collision";
     /// TTL ran out, and answers are over their rate.

@@ -8,7 +8,7 @@ use lb_common::{
     flow,
     packet::{PacketView, Window},
     parse::{self, PLAIN, TCP_MIN, UDP_MIN},
-    table::{self, Cells, Search},
+    table::{self, Cells},
     verdict::Verdict,
 };
 
@@ -39,10 +39,7 @@ pub(crate) fn walk(frame: &Frame) -> Option<u32> {
     if !parse::goes_on(window, protocol, length) {
         return None;
     }
-    let home = table::home(&Table, &key);
-    let Search::Hit(entry, recipe, _) = table::find_near(&Table, &key, home) else {
-        return None;
-    };
+    let (entry, recipe) = table::find_near(&Table, &key)?;
     let ifindex = frame.ifindex();
     let way = match recipe.role() {
         Recipe::ESTABLISHED_REVERSE => recipe.way,

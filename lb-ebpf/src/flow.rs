@@ -31,7 +31,10 @@ pub(crate) fn find(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bo
                 work.there = recipe;
                 break (entry, tag);
             }
-            Search::Miss => return Ok(false),
+            Search::Miss => {
+                table::warm(&Table, &packet.key);
+                return Ok(false);
+            }
             Search::Unstable if tries > 0 => tries -= 1,
             Search::Unstable => return Err(Verdict::Drop(DropReason::FlowContended)),
         }
@@ -109,27 +112,32 @@ fn client_moved(frame: &Frame, packet: &Packet, entry: Entry, recipe: &Recipe, p
 }
 
 /// Makes both entries of the flow in this CPU's [`Work`]. Where another CPU was first, its flow is the one; its recipe
-/// then is `there`.
+/// then is `there`. Gives whether there was room.
 #[inline(always)]
-pub(crate) fn make(work: &Work) -> Result<(), DropReason> {
+pub(crate) fn make(work: &Work) -> Result<bool, DropReason> {
     match insert_flow() {
         MADE => {
             for evicted in work.evicted() {
                 stats::count_event(Event::of(evicted));
             }
             stats::count_new_flow(work.service, u32::from(work.backend));
-            Ok(())
+            Ok(true)
         }
         EXISTING => {
             stats::count_event(Some(Event::LostInsert));
-            Ok(())
+            Ok(true)
         }
-        COLLISION => Err(DropReason::ReplyCollision),
-        FULL => {
-            stats::count_event(Some(Event::Overflow));
-            Err(DropReason::TableFull)
-        }
-        _ => Err(DropReason::FlowContended),
+        FULL => Ok(false),
+        outcome => Err(refusal(outcome)),
+    }
+}
+
+/// Makes the recipe of a packet whose flow finds no room. Never gives `false`.
+#[inline(always)]
+pub(crate) fn make_without_entry() -> Result<bool, DropReason> {
+    match overflow_flow() {
+        MADE => Ok(true),
+        outcome => Err(refusal(outcome)),
     }
 }
 
@@ -137,6 +145,14 @@ const MADE: u32 = Outcome::Made as u32;
 const EXISTING: u32 = Outcome::Existing as u32;
 const COLLISION: u32 = Outcome::Collision as u32;
 const FULL: u32 = Outcome::Full as u32;
+
+#[inline(always)]
+const fn refusal(outcome: u32) -> DropReason {
+    match outcome {
+        COLLISION => DropReason::ReplyCollision,
+        _ => DropReason::FlowContended,
+    }
+}
 
 /// [`table::insert`] on this CPU's [`Work`]; gives the [`Outcome`].
 ///
@@ -147,6 +163,28 @@ extern "C" fn insert_flow() -> u32 {
     match service::work() {
         Some(work) => table::insert(&Table, work) as u32,
         None => Outcome::Contended as u32,
+    }
+}
+
+/// [`table::overflow`], in the same way.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn overflow_flow() -> u32 {
+    match service::work() {
+        Some(work) => table::overflow(&Table, work) as u32,
+        None => Outcome::Contended as u32,
+    }
+}
+
+/// Whether the packet is a reply of a flow that found no room; its recipe then is `there` of `work`.
+#[inline(always)]
+pub(crate) fn is_reply_without_entry(packet: &Packet, work: &mut Work) -> bool {
+    match table::overflowed(&Table, &packet.key, &clock()) {
+        Some(recipe) => {
+            work.there = recipe;
+            true
+        }
+        None => false,
     }
 }
 

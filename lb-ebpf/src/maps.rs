@@ -8,9 +8,9 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowBucket,
-        FlowCounters, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RATE_LIMITS,
-        MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, NextHopRow,
-        RateWindow, ServiceKey, ServiceRow, WAYS,
+        FlowCounters, FlowEntry, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS,
+        MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted,
+        NextHopRow, OVERFLOW_ENTRIES, PAIR, PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
     },
     table::Work,
 };
@@ -45,8 +45,10 @@ pub(crate) static INTERFACES: Array<InterfaceRow, { MAX_INTERFACES as usize }, S
 pub(crate) static FLOWS: Array<FlowBucket, { (DEFAULT_FLOW_ENTRIES / WAYS) as usize }, SHARED> =
     Array::new();
 #[btf_map]
-pub(crate) static FLOW_LOCKS: Array<u64, { (DEFAULT_FLOW_ENTRIES / WAYS / 2) as usize }> =
+pub(crate) static FLOW_PAIRS: Array<PairRow, { (DEFAULT_FLOW_ENTRIES / PAIR) as usize }, SHARED> =
     Array::new();
+#[btf_map]
+pub(crate) static OVERFLOW: Array<FlowEntry, { OVERFLOW_ENTRIES as usize }, SHARED> = Array::new();
 #[btf_map]
 pub(crate) static COUNTERS_TABLE: PerCpuArray<u64, { MAX_TABLE_EVENTS as usize }> =
     PerCpuArray::new();

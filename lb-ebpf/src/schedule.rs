@@ -29,11 +29,11 @@ pub(crate) enum Picked {
 }
 
 /// Picks a backend. A packet that opens a flow takes the cursor's next slot; one from the middle of an unknown
-/// connection goes by its hash and leaves the rotation alone.
+/// connection goes by its hash and leaves the rotation alone, and so does one `without_entry`.
 ///
 /// Its own function for the stack: the frames of a call chain share 512 bytes.
 #[inline(never)]
-pub(crate) fn pick(packet: &Packet, attempt: u32, work: &mut Work) -> Picked {
+pub(crate) fn pick(packet: &Packet, attempt: u32, without_entry: bool, work: &mut Work) -> Picked {
     let Some(service) = SERVICES.get(work.service) else {
         return Picked::Nothing;
     };
@@ -43,7 +43,7 @@ pub(crate) fn pick(packet: &Packet, attempt: u32, work: &mut Work) -> Picked {
         return Picked::Nothing;
     }
     let opens = packet.key.protocol() == IpProto::Udp as u8 || packet.flags.opens();
-    let position = if opens {
+    let position = if opens && !without_entry {
         let Some(cursor) = CURSORS.get_ptr_mut(work.service) else {
             return Picked::Nothing;
         };

@@ -4,7 +4,7 @@ use lb_common::{
     abi::{FlowKey, ServiceKey, word::Way},
     flow::State,
     parse,
-    table::Work,
+    table::{Event, Work},
     verdict::{DropReason, Verdict},
 };
 use network_types::ip::IpProto;
@@ -15,18 +15,26 @@ use crate::{
     ours::Packet,
     packet::Frame,
     schedule::{self, Picked},
+    stats,
 };
 
 /// Backends tried for one flow before giving up: a backend may have just gone down, or hold a colliding flow.
 const TRIES: u32 = 4;
 
-/// Finds the service of a packet without a flow, and notes in `work` what a flow is made of.
+/// Finds the service of a packet without a flow, and notes in `work` what a flow is made of. Gives whether there is one
+/// to be made: a reply of a flow that found no room has its recipe in `there` of `work`.
 ///
 /// Its own function, so that the verifier walks the packet's common path and this one apart.
 #[inline(never)]
-pub(crate) fn enter(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(), Verdict> {
+pub(crate) fn enter(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bool, Verdict> {
     let key = &packet.key;
-    let id = find(key).ok_or(Verdict::Pass)?;
+    let Some(id) = find(key) else {
+        return if !packet.fragment && flow::is_reply_without_entry(packet, work) {
+            Ok(false)
+        } else {
+            Err(Verdict::Pass)
+        };
+    };
     if packet.fragment {
         return Err(Verdict::Drop(DropReason::Fragment));
     }
@@ -44,7 +52,7 @@ pub(crate) fn enter(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(
     work.clock = flow::clock();
     work.service = id;
     work.state = State::first(key.protocol(), packet.flags) as u8;
-    Ok(())
+    Ok(true)
 }
 
 /// Chooses a backend and makes the flow, whose recipe then is `there` of `work`. `over` there is the tag of an entry of
@@ -52,10 +60,11 @@ pub(crate) fn enter(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(
 #[inline(always)]
 pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(), Verdict> {
     match try_backends(packet, work) {
-        Ok(()) => {
+        Ok(true) => {
             logging::flow_made(frame, &packet.key, &work.there);
             Ok(())
         }
+        Ok(false) => Ok(()),
         Err(reason) => {
             logging::flow_refused(frame, &packet.key, reason);
             Err(Verdict::Drop(reason))
@@ -63,18 +72,35 @@ pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(
     }
 }
 
-/// Tries the service's backends until one takes the flow.
+/// Tries the service's backends until one takes the flow. Where the table has no room for it, the packet goes by its hash,
+/// as all later ones of the flow will. Gives whether there was room.
 #[inline(always)]
-fn try_backends(packet: &Packet, work: &mut Work) -> Result<(), DropReason> {
+fn try_backends(packet: &Packet, work: &mut Work) -> Result<bool, DropReason> {
+    if try_each(packet, work, false)? {
+        return Ok(true);
+    }
+    stats::count_event(Some(Event::Overflow));
+    try_each(packet, work, true)?;
+    Ok(false)
+}
+
+/// Tries one backend after the other for a flow with an entry, or for one without. Gives whether there was room.
+#[inline(always)]
+fn try_each(packet: &Packet, work: &mut Work, without_entry: bool) -> Result<bool, DropReason> {
     let mut reason = DropReason::NoBackend;
     for attempt in 0..TRIES {
-        match schedule::pick(packet, attempt, work) {
+        match schedule::pick(packet, attempt, without_entry, work) {
             Picked::Backend => {}
             Picked::TryNext => continue,
             Picked::Nothing => break,
         }
-        match flow::make(work) {
-            Ok(()) => return Ok(()),
+        let made = if without_entry {
+            flow::make_without_entry()
+        } else {
+            flow::make(work)
+        };
+        match made {
+            Ok(room) => return Ok(room),
             Err(why) => reason = why,
         }
         if !matches!(reason, DropReason::ReplyCollision) {

@@ -1,14 +1,14 @@
 //! The flow table's memory in the kernel: the only file that dereferences its map. The rules are in `lb_common::table`.
 
-use core::{arch::asm, ptr};
+use core::{arch::asm, mem::offset_of, ptr};
 
 use aya_ebpf::Global;
 use lb_common::{
-    abi::{DEFAULT_FLOW_ENTRIES, WAYS, field},
+    abi::{DEFAULT_FLOW_ENTRIES, OVERFLOW_ENTRIES, PAIR, PairRow, WAYS, field, pair},
     table::{Cells, LOCK_TRIES, Memory},
 };
 
-use crate::maps::{FLOW_LOCKS, FLOWS};
+use crate::maps::{FLOW_PAIRS, FLOWS, OVERFLOW};
 
 /// Buckets less one; set when the program is loaded, to fit the map.
 #[unsafe(no_mangle)]
@@ -17,13 +17,11 @@ static FLOW_MASK: Global<u32> = Global::new(DEFAULT_FLOW_ENTRIES / WAYS - 1);
 #[unsafe(no_mangle)]
 static FLOW_SEED: Global<u64> = Global::new(0);
 
-/// Bits of a row of `FLOW_LOCKS`.
-mod lock {
-    pub(super) const HELD: u64 = 1;
-    pub(super) const SPILLED: u64 = 1 << 1;
-}
+/// The bit of a [`PairRow`]'s first word, which a lock is taken with as a whole: there is a mark beside the flags.
+const HELD: u64 = pair::HELD as u64;
+const _: () = assert!(offset_of!(PairRow, flags) == 0 && cfg!(target_endian = "little"));
 
-/// The maps `FLOWS` and `FLOW_LOCKS`.
+/// The maps `FLOWS`, `FLOW_PAIRS` and `OVERFLOW`.
 pub(crate) struct Table;
 
 /// The first word of an entry.
@@ -56,15 +54,22 @@ impl Memory for Table {
     }
 
     #[inline(always)]
+    fn overflow(&self, hash: u32) -> Option<Entry> {
+        let row = OVERFLOW.get_ptr_mut(hash & (OVERFLOW_ENTRIES - 1))?;
+        Some(Entry(row.cast()))
+    }
+
+    #[inline(always)]
     fn lock(&self, pair: u32) -> bool {
-        let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) else {
+        let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) else {
             return false;
         };
+        let word = row.cast::<u64>();
         for _ in 0..LOCK_TRIES {
             // SAFETY: an aligned word of a map row.
             unsafe {
-                let free = word.read_volatile() & !lock::HELD;
-                if compare_exchange(word, free, free | lock::HELD) == free {
+                let free = word.read_volatile() & !HELD;
+                if compare_exchange(word, free, free | HELD) == free {
                     return true;
                 }
             }
@@ -74,25 +79,67 @@ impl Memory for Table {
 
     #[inline(always)]
     fn unlock(&self, pair: u32) {
-        if let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) {
-            // SAFETY: an aligned word of a map row, which nobody else writes while the lock is held.
-            unsafe { exchange(word, word.read_volatile() & !lock::HELD) };
+        if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
+            // SAFETY: an aligned word of a map row. Only who holds the lock writes it, but for `full_until` beside it.
+            unsafe {
+                let flags = &raw mut (*row).flags;
+                exchange_half(flags, flags.read_volatile() & !pair::HELD);
+            }
         }
     }
 
     #[inline(always)]
     fn note_spill(&self, pair: u32) {
-        if let Some(word) = FLOW_LOCKS.get_ptr_mut(pair) {
+        if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
             // SAFETY: as for unlocking.
-            unsafe { word.write_volatile(lock::HELD | lock::SPILLED) };
+            unsafe { (&raw mut (*row).flags).write_volatile(pair::HELD | pair::SPILLED) };
         }
     }
 
     #[inline(always)]
     fn has_spilled(&self, pair: u32) -> bool {
-        let word = FLOW_LOCKS.get_ptr(pair);
+        let row = FLOW_PAIRS.get_ptr(pair);
         // SAFETY: an aligned word of a map row.
-        word.is_some_and(|word| unsafe { word.read_volatile() } & lock::SPILLED != 0)
+        row.is_some_and(
+            |row| unsafe { (&raw const (*row).flags).read_volatile() } & pair::SPILLED != 0,
+        )
+    }
+
+    #[inline(always)]
+    fn prints(&self, pair: u32) -> u64 {
+        let row = FLOW_PAIRS.get_ptr(pair);
+        // SAFETY: an aligned word of a map row.
+        row.map_or(0, |row| unsafe {
+            (&raw const (*row).prints).read_volatile()
+        })
+    }
+
+    #[inline(always)]
+    fn set_print(&self, index: u32, print: u8) {
+        if let Some(row) = FLOW_PAIRS.get_ptr_mut(index / PAIR) {
+            // SAFETY: a byte of a map row.
+            unsafe {
+                let prints = (&raw mut (*row).prints).cast::<u8>();
+                prints.add((index % PAIR) as usize).write_volatile(print);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn full_until(&self, pair: u32) -> u32 {
+        let row = FLOW_PAIRS.get_ptr(pair);
+        // SAFETY: an aligned word of a map row.
+        row.map_or(0, |row| unsafe {
+            (&raw const (*row).full_until).read_volatile()
+        })
+    }
+
+    #[inline(always)]
+    fn set_full_until(&self, pair: u32, ticks: u32) {
+        if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
+            // SAFETY: an aligned word of a map row.
+            unsafe { (&raw mut (*row).full_until).write_volatile(ticks) };
+        }
     }
 
     #[inline(always)]
@@ -167,15 +214,29 @@ unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
 /// # Safety
 /// `word` is an aligned word of a map row.
 #[inline(always)]
-unsafe fn exchange(word: *mut u64, new: u64) -> u64 {
-    let mut value = new;
+unsafe fn exchange(word: *mut u64, new: u64) {
     // SAFETY: the caller's; the instruction is the only access.
     unsafe {
         asm!(
             "{value} = xchg_64({word} + 0, {value})",
             word = in(reg) word,
-            value = inout(reg) value,
+            value = inout(reg) new => _,
         );
     }
-    value
+}
+
+/// Stores half a word in the same way.
+///
+/// # Safety
+/// `half` is an aligned half of a word of a map row.
+#[inline(always)]
+unsafe fn exchange_half(half: *mut u32, new: u32) {
+    // SAFETY: the caller's; the instruction is the only access.
+    unsafe {
+        asm!(
+            "{value} = xchg32_32({half} + 0, {value})",
+            half = in(reg) half,
+            value = inout(wreg) new => _,
+        );
+    }
 }

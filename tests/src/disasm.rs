@@ -11,7 +11,7 @@ mod symbols;
 use anyhow::{Context, Result, bail};
 use aya::programs::{Program, ProgramFd};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{DEFAULT_FLOW_ENTRIES, WAYS};
+use lb_common::abi::{DEFAULT_FLOW_ENTRIES, PAIR, WAYS};
 
 pub use self::info::{Compiled, Function, Line};
 pub use self::listing::{Listing, Summary};
@@ -63,7 +63,7 @@ fn open(object: &[u8]) -> Result<Ebpf> {
         .override_global("AYA_LOG_LEVEL", &0u8, false)
         .override_global("FLOW_MASK", &(buckets - 1), false)
         .map_max_entries("FLOWS", buckets)
-        .map_max_entries("FLOW_LOCKS", buckets / 2)
+        .map_max_entries("FLOW_PAIRS", DEFAULT_FLOW_ENTRIES / PAIR)
         .load(object)
         .context("loading the object")
 }

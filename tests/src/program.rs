@@ -14,7 +14,7 @@ use aya::{
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
-    abi::{FlowBucket, FlowCounters, FlowEntry, FlowKey, Recipe, WAYS, command, field},
+    abi::{FlowBucket, FlowCounters, FlowEntry, FlowKey, PAIR, Recipe, WAYS, command, field},
     verdict::Verdict,
 };
 
@@ -92,7 +92,7 @@ impl Program {
             .override_global("AYA_LOG_LEVEL", &0u8, true)
             .override_global("FLOW_MASK", &mask, true)
             .map_max_entries("FLOWS", buckets)
-            .map_max_entries("FLOW_LOCKS", buckets / 2)
+            .map_max_entries("FLOW_PAIRS", entries / PAIR)
             .load(object)
             .context("loading the object")?;
         let mut program = Self { object };
@@ -203,6 +203,7 @@ impl Program {
     /// # Errors
     /// Those of the map.
     pub fn age_flows(&mut self, ticks: u32) -> Result<()> {
+        self.age_pairs(ticks)?;
         let mut buckets = Array::<_, Row<FlowBucket>>::try_from(self.map("FLOWS")?)?;
         for index in 0..buckets.len() {
             let mut bucket = buckets.get(&index, 0)?;

@@ -178,6 +178,31 @@ pub struct FlowBucket {
     pub entries: [FlowEntry; WAYS as usize],
 }
 
+/// A pair of buckets: what an insert, or a search that will find nothing, has to know of eight entries without looking at
+/// them. Row of `FLOW_PAIRS`.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PairRow {
+    /// Bits of [`pair`].
+    pub flags: u32,
+    /// Low half of `jiffies64` until which no entry of the pair may be evicted, as far as is known; 0 where nothing is.
+    pub full_until: u32,
+    /// Of each place a print of its key in a byte, 0 where it is free. The ways of the even bucket come first, from the lowest
+    /// byte on.
+    pub prints: u64,
+}
+
+/// Entries of a pair of buckets.
+pub const PAIR: u32 = 2 * WAYS;
+
+/// Bits of [`PairRow::flags`].
+pub mod pair {
+    /// An insert is at work.
+    pub const HELD: u32 = 1;
+    /// A flow of the pair was ever put into its second pair.
+    pub const SPILLED: u32 = 1 << 1;
+}
+
 /// The recipe of one direction: what a hit copies out of its entry before it touches the packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -329,3 +354,4 @@ const fn socket(address: u32, port: u16) -> SocketAddrV4 {
 
 const _: () = assert!(size_of::<FlowEntry>() == 64);
 const _: () = assert!(size_of::<FlowBucket>() == 256);
+const _: () = assert!(size_of::<PairRow>() == 16);

@@ -16,11 +16,13 @@ pub use control::{
     ServiceRow, address_bytes, address_from_bytes,
 };
 pub use counters::{Cursor, FlowCounters, NeighbourWanted, RateWindow};
-pub use flow::{FlowBucket, FlowEntry, FlowKey, Recipe, WAYS, field, ingress_print, meta};
+pub use flow::{
+    FlowBucket, FlowEntry, FlowKey, PAIR, PairRow, Recipe, WAYS, field, ingress_print, meta, pair,
+};
 pub use ids::{BackendId, InterfaceSlot, NextHopId, ServiceId};
 
 /// Changes with every change to the bytes of a pinned map; an agent refuses maps of another version.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Rows of `SERVICES`; row 0 is never used.
 pub const MAX_SERVICES: u32 = 8_192;
@@ -42,5 +44,7 @@ pub const MAX_RATE_LIMITS: u32 = 2;
 pub const RATE_LIMIT: u32 = 100;
 /// Rows of `COUNTERS_TABLE`.
 pub const MAX_TABLE_EVENTS: u32 = 16;
+/// Entries of `OVERFLOW`, a power of two.
+pub const OVERFLOW_ENTRIES: u32 = 1 << 16;
 /// Entries of `FLOWS` where the configuration does not say; a flow in mode `nat` takes two.
 pub const DEFAULT_FLOW_ENTRIES: u32 = 1 << 18;

@@ -5,8 +5,8 @@ use super::{
     entry::{at, key_of, partner_of, release, take},
 };
 use crate::{
-    abi::{FlowKey, Recipe, field, meta},
-    flow,
+    abi::{FlowKey, PAIR, Recipe, field, meta},
+    flow::{self, State},
 };
 
 /// Writes a new state into both entries of a flow, each by compare-and-swap on the word that also holds the ports: where
@@ -18,10 +18,17 @@ pub fn set_state_of_flow<M: Memory>(
     (entry, recipe): (M::Entry, &Recipe),
     state: u8,
 ) {
-    if set_state(entry, recipe.rest, state)
-        && let Some((partner, rest)) = partner_entry(memory, key, entry, recipe)
-    {
-        set_state(partner, rest, state);
+    if !set_state(entry, recipe.rest, state) {
+        return;
+    }
+    let Some((partner, rest)) = partner_entry(memory, key, entry, recipe) else {
+        return;
+    };
+    set_state(partner, rest, state);
+    if State::ends(state) {
+        // Their pairs have victims now.
+        memory.set_full_until(partner_of(partner) / PAIR, 0);
+        memory.set_full_until(partner_of(entry) / PAIR, 0);
     }
 }
 

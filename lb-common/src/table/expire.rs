@@ -28,7 +28,7 @@ pub fn expire<M: Memory>(memory: &M, bucket: u32, clock: &flow::Clock) {
         // A packet may have come, or another tenant.
         if is_ancient::<M>(entry, clock) {
             evict(memory, entry, index, *clock);
-            free(entry, tag);
+            free(memory, entry, index, tag);
         } else {
             release(entry, tag);
         }

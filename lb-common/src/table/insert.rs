@@ -1,13 +1,13 @@
 //! Making a flow: both entries under the locks of their pairs, victims by what their flows have shown.
 
 use super::{
-    Cells, Memory,
+    Cells, Memory, Site,
     entry::{at, key_of, outline_of, partner_of, recipe_of, release, take, take_at},
-    home, pair,
-    victim::{Evicted, NONE, PROTECTED, Scan, class, seek},
+    pair, second_home, site,
+    victim::{Evicted, NONE, PROTECTED, Scan, fate, free_place, is_marked_full, seek},
 };
 use crate::{
-    abi::{FlowKey, Recipe, WAYS, field, meta},
+    abi::{FlowKey, PAIR, Recipe, WAYS, field, meta},
     checksum, flow,
 };
 
@@ -86,15 +86,14 @@ impl Work {
 /// 5. Both ways are taken, the partners of what they held are cleared, both are written, and the locks go back.
 #[inline(always)]
 pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
-    work.reply = FlowKey::from_words(
-        work.backend_address,
-        work.key.source_word(),
-        (work.backend_port, work.key.source_port()),
-        work.key.protocol(),
-    );
-    let (home, reply_home) = (home(memory, &work.key), home(memory, &work.reply));
-    warm(memory, reply_home);
-    let (low, high) = order(pair(home), pair(reply_home));
+    // An entry that is over gives its place to the flow's next one.
+    if work.over == 0 && is_full(memory, &work.key, &work.clock) {
+        return Outcome::Full;
+    }
+    work.reply = reply_of(work);
+    let sites = [site(memory, &work.key), site(memory, &work.reply)];
+    warm_pair(memory, sites[1].home);
+    let (low, high) = order(pair(sites[0].home), pair(sites[1].home));
     if !memory.lock(low) {
         return Outcome::Contended;
     }
@@ -102,7 +101,7 @@ pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
         memory.unlock(low);
         return Outcome::Contended;
     }
-    let outcome = insert_locked(memory, work, home, reply_home);
+    let outcome = insert_locked(memory, work, sites);
     if high != low {
         memory.unlock(high);
     }
@@ -110,9 +109,43 @@ pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     outcome
 }
 
-/// Asks for all lines of a pair at once, ahead of the scan: the processor waits for them side by side and not in turn.
+/// Whether there is no place for a key, by what its pairs say.
 #[inline(always)]
-fn warm<M: Memory>(memory: &M, home: u32) {
+fn is_full<M: Memory>(memory: &M, key: &FlowKey, clock: &flow::Clock) -> bool {
+    let is_full =
+        |home| is_marked_full(memory, pair(home), clock) && free_place(memory, home, NONE) == NONE;
+    is_full(site(memory, key).home) && is_full(second_home(memory, key))
+}
+
+/// The reply's 5-tuple.
+#[inline(always)]
+pub(super) fn reply_of(work: &Work) -> FlowKey {
+    FlowKey::from_words(
+        work.backend_address,
+        work.key.source_word(),
+        (work.backend_port, work.key.source_port()),
+        work.key.protocol(),
+    )
+}
+
+/// Asks ahead for the entries that an insert of this key will look at, by the prints of its pair: the free place, or
+/// where there is none all of them.
+#[inline(always)]
+pub fn warm<M: Memory>(memory: &M, key: &FlowKey) {
+    let home = site(memory, key).home;
+    let free = free_place(memory, home, NONE);
+    if free != NONE {
+        if let Some(entry) = at(memory, free) {
+            memory.ask(entry);
+        }
+    } else if memory.full_until(pair(home)) == 0 {
+        warm_pair(memory, home);
+    }
+}
+
+/// Asks for the row and all entries of a pair: the processor waits for them side by side and not in turn.
+#[inline(always)]
+fn warm_pair<M: Memory>(memory: &M, home: u32) {
     memory.has_spilled(pair(home));
     for index in [home, home ^ 1] {
         if let Some(bucket) = memory.bucket(index) {
@@ -123,11 +156,13 @@ fn warm<M: Memory>(memory: &M, home: u32) {
     }
 }
 
-/// Asks for the line of an entry's partner.
+/// Asks for an entry's partner and the row of its pair.
 #[inline(always)]
 fn warm_partner<M: Memory>(memory: &M, entry: M::Entry) {
-    if let Some(partner) = at(memory, partner_of(entry)) {
+    let index = partner_of(entry);
+    if let Some(partner) = at(memory, index) {
         memory.ask(partner);
+        memory.has_spilled(index / PAIR);
     }
 }
 
@@ -140,11 +175,11 @@ const fn order(one: u32, other: u32) -> (u32, u32) {
 }
 
 #[inline(always)]
-fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: u32) -> Outcome {
+fn insert_locked<M: Memory>(memory: &M, work: &mut Work, sites: [Site; 2]) -> Outcome {
     seek(
         memory,
         (&work.key, &work.clock),
-        home,
+        sites[0],
         NONE,
         &mut work.scans[0],
     );
@@ -170,7 +205,7 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: 
     seek(
         memory,
         (&work.reply, &work.clock),
-        reply_home,
+        sites[1],
         forward_index,
         &mut work.scans[1],
     );
@@ -188,17 +223,21 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, home: u32, reply_home: 
         return Outcome::Full;
     }
     if forward.spills != 0 {
-        memory.note_spill(pair(home));
+        memory.note_spill(pair(sites[0].home));
     }
     if reverse.spills != 0 {
-        memory.note_spill(pair(reply_home));
+        memory.note_spill(pair(sites[1].home));
     }
-    write_both(memory, work, forward_index, reverse_index)
+    let places = [
+        (forward_index, sites[0].print),
+        (reverse_index, sites[1].print),
+    ];
+    write_both(memory, work, places)
 }
 
 /// Whether the entry of the reply's key belongs to a living flow of another client's key.
 #[inline(always)]
-fn holds_a_living_flow(entry: impl Cells, work: &Work) -> bool {
+pub(super) fn holds_a_living_flow(entry: impl Cells, work: &Work) -> bool {
     let holder = outline_of(entry);
     !flow::is_over(&holder, work.key.protocol(), &work.clock)
         && flow::partner(&work.reply, &holder) != work.key
@@ -208,8 +247,10 @@ fn holds_a_living_flow(entry: impl Cells, work: &Work) -> bool {
 fn write_both<M: Memory>(
     memory: &M,
     work: &mut Work,
-    forward_index: u32,
-    reverse_index: u32,
+    [
+        (forward_index, forward_print),
+        (reverse_index, reverse_print),
+    ]: [(u32, u8); 2],
 ) -> Outcome {
     let (Some(forward), Some(reverse)) = (at(memory, forward_index), at(memory, reverse_index))
     else {
@@ -224,7 +265,7 @@ fn write_both<M: Memory>(
     if !take_at(reverse, reverse_tag) {
         // Its partner may have been cleared meanwhile, and could not clear this one: half a flow must not stay.
         evict(memory, forward, forward_index, work.clock);
-        free(forward, forward_tag);
+        free(memory, forward, forward_index, forward_tag);
         return Outcome::Contended;
     }
     work.evicted = evict(memory, forward, forward_index, work.clock)
@@ -232,14 +273,16 @@ fn write_both<M: Memory>(
     write_recipes(work);
     work.there.rest |= tenant(forward_tag);
     work.back.rest |= tenant(reverse_tag);
+    memory.set_print(reverse_index, reverse_print);
     fill(reverse, reverse_tag, &work.reply, &work.back, forward_index);
+    memory.set_print(forward_index, forward_print);
     fill(forward, forward_tag, &work.key, &work.there, reverse_index);
     Outcome::Made
 }
 
 /// The recipes of both directions: new address and port, and what they add to the checksums.
 #[inline(always)]
-fn write_recipes(work: &mut Work) {
+pub(super) fn write_recipes(work: &mut Work) {
     let vip = (work.key.destination_word(), work.key.destination_port());
     let backend = (work.backend_address, work.backend_port);
     let state = u64::from(work.state) << meta::STATE;
@@ -281,7 +324,7 @@ pub(super) fn evict<M: Memory>(memory: &M, entry: M::Entry, index: u32, clock: f
     }
     let old = outline_of(entry);
     #[expect(clippy::cast_possible_truncation, reason = "at most 4")]
-    let class = class(&old, key.protocol(), &clock) as u8;
+    let class = fate(&old, key.protocol(), &clock).class as u8;
     clear_partner(memory, &flow::partner(&key, &old), partner_of(entry), index);
     // A protected one is evicted only where the caller found it to be over.
     if u64::from(class) == PROTECTED {
@@ -299,7 +342,7 @@ fn clear_partner<M: Memory>(memory: &M, key: &FlowKey, index: u32, owner: u32) {
     };
     let Some(tag) = take(entry) else { return };
     if key_of(entry) == *key && partner_of(entry) == owner {
-        free(entry, tag);
+        free(memory, entry, index, tag);
     } else {
         release(entry, tag);
     }
@@ -307,7 +350,8 @@ fn clear_partner<M: Memory>(memory: &M, key: &FlowKey, index: u32, owner: u32) {
 
 /// Publishes a taken entry as free.
 #[inline(always)]
-pub(super) fn free(entry: impl Cells, tag: u64) {
+pub(super) fn free<M: Memory>(memory: &M, entry: M::Entry, index: u32, tag: u64) {
+    memory.set_print(index, 0);
     entry.store::<{ field::ADDRESSES }>(0);
     entry.store::<{ field::REST }>(0);
     entry.publish::<{ field::TAG }>(tag.wrapping_add(2));
@@ -321,7 +365,7 @@ const fn tenant(tag: u64) -> u64 {
 
 /// Writes and publishes a taken entry.
 #[inline(always)]
-fn fill(entry: impl Cells, tag: u64, key: &FlowKey, recipe: &Recipe, partner: u32) {
+pub(super) fn fill(entry: impl Cells, tag: u64, key: &FlowKey, recipe: &Recipe, partner: u32) {
     let tag = tag.wrapping_add(2);
     entry.store::<{ field::ADDRESSES }>(key.addresses);
     entry.store::<{ field::REST }>(recipe.rest);

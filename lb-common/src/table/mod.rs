@@ -10,18 +10,24 @@
 //! even to odd, so that it is alone in the entry. The order holds where loads and stores are not reordered with their
 //! own kind (x86); other machines need acquire and release in [`Cells`].
 //!
+//! Of each pair there is a row ([`crate::abi::PairRow`]) with a print of every key. A search that finds no print, and an
+//! insert that finds a free place, look at no entry; and a pair without a victim says until when.
+//!
 //! The code is generic over the memory, so that the program in the kernel and an interleaving test share it.
 
 mod change;
 mod entry;
 mod expire;
 mod insert;
+mod overflow;
+mod prints;
 mod search;
 mod victim;
 
 pub use change::{move_client, partner_entry, set_state_of_flow};
 pub use expire::{ANCIENT_TICKS, expire};
-pub use insert::{Outcome, Work, insert};
+pub use insert::{Outcome, Work, insert, warm};
+pub use overflow::{overflow, overflowed};
 pub use search::{Search, find, find_near};
 pub use victim::{Evicted, Scan};
 
@@ -46,7 +52,7 @@ pub enum Event {
     EvictedUnanswered = 1,
     /// An entry of a half-open connection made room.
     EvictedHalfOpen = 2,
-    /// A flow found no entry that may be evicted.
+    /// A packet's flow found no entry that may be evicted: it goes by its hash, without one.
     Overflow = 3,
     /// Another CPU made the same flow first.
     LostInsert = 4,
@@ -100,7 +106,7 @@ pub trait Cells: Copy {
     fn store<const WORD: usize>(self, value: u64);
     /// Stores `new` if the word holds `old`; gives what it held.
     fn compare_exchange<const WORD: usize>(self, old: u64, new: u64) -> u64;
-    /// Stores a word after everything stored before.
+    /// Stores a word so that who loads it sees everything stored before.
     fn publish<const WORD: usize>(self, value: u64);
     /// Stores the upper half of a word, the low 32 bits of `jiffies64` of [`crate::abi::field::SERVICE`].
     fn touch(self, now: u32);
@@ -119,6 +125,8 @@ pub trait Memory {
     fn entry(&self, bucket: Self::Bucket, way: u32) -> Self::Entry;
     /// Asks for an entry's memory ahead of its use; does nothing where nobody waits for memory.
     fn ask(&self, _entry: Self::Entry) {}
+    /// The place of a reply without an entry, by a hash of its key, in the table of those: see [`overflow`].
+    fn overflow(&self, hash: u32) -> Option<Self::Entry>;
     /// Takes the lock of a pair of buckets, or gives up after [`LOCK_TRIES`].
     fn lock(&self, pair: u32) -> bool;
     /// Gives it back.
@@ -127,19 +135,37 @@ pub trait Memory {
     fn note_spill(&self, pair: u32);
     /// Whether that was ever noted.
     fn has_spilled(&self, pair: u32) -> bool;
-    /// Number of buckets less one; a power of two less one.
+    /// The prints of a pair's places, the first one lowest.
+    fn prints(&self, pair: u32) -> u64;
+    /// Writes the print of the place of an entry that the caller has taken; 0 for a free one.
+    fn set_print(&self, index: u32, print: u8);
+    /// Until when a pair has no victim, by [`Memory::set_full_until`]; 0 if that is not known.
+    fn full_until(&self, pair: u32) -> u32;
+    /// Notes it. A hint: whoever comes late may overwrite a newer one.
+    fn set_full_until(&self, pair: u32, ticks: u32);
+    /// Number of buckets less one; a power of two less one, and below 2^24: a print is of the hash's other bits.
     fn mask(&self) -> u32;
     /// Secret, the same for as long as the table lives.
     fn seed(&self) -> u64;
 }
 
-/// Home bucket of a key.
-///
-/// Two multiplications joined, folded and mixed once more: as even as jhash over the whole 32 bits. One multiplication
-/// or xor-mixing clumps badly.
+/// Where a key is looked for first.
+#[derive(Clone, Copy)]
+struct Site {
+    /// Its home bucket.
+    home: u32,
+    /// Its print: see [`crate::abi::PairRow::prints`].
+    print: u8,
+}
+
+/// Home bucket and print of a key.
 #[inline(always)]
-pub fn home(memory: &impl Memory, key: &FlowKey) -> u32 {
-    hash(key, memory.seed()) & memory.mask()
+fn site(memory: &impl Memory, key: &FlowKey) -> Site {
+    let hash = hash(key, memory.seed());
+    Site {
+        home: hash & memory.mask(),
+        print: prints::print(hash),
+    }
 }
 
 /// Home bucket of a key in its second pair.
@@ -151,6 +177,9 @@ pub fn second_home(memory: &impl Memory, key: &FlowKey) -> u32 {
 }
 
 /// Hash of a 5-tuple, even over 32 bits.
+///
+/// Two multiplications joined, folded and mixed once more: as even as jhash over the whole 32 bits. One multiplication
+/// or xor-mixing clumps badly.
 #[must_use]
 #[inline(always)]
 pub const fn hash(key: &FlowKey, seed: u64) -> u32 {

@@ -1,7 +1,13 @@
 //! The lookup: what each packet of a known flow costs.
 
-use super::{Cells, Memory, entry::recipe_of, home, pair, second_home};
-use crate::abi::{FlowKey, Recipe, WAYS, field};
+use super::{
+    Cells, Memory,
+    entry::{at, recipe_of},
+    pair,
+    prints::{Places, turn},
+    second_home, site,
+};
+use crate::abi::{FlowKey, PAIR, Recipe, WAYS, field};
 
 /// What a search found.
 pub enum Search<E> {
@@ -13,44 +19,59 @@ pub enum Search<E> {
     Unstable,
 }
 
-/// Looks for a key wherever it may be.
+/// Looks for a key wherever it may be, by the prints: the search for a packet that most likely has no entry.
 #[inline(always)]
 pub fn find<M: Memory>(memory: &M, key: &FlowKey) -> Search<M::Entry> {
-    let home = home(memory, key);
-    match find_near(memory, key, home) {
-        Search::Miss if memory.has_spilled(pair(home)) => {
-            find_near(memory, key, second_home(memory, key))
+    let site = site(memory, key);
+    match find_in_pair(memory, key, site.print, site.home) {
+        Search::Miss if memory.has_spilled(pair(site.home)) => {
+            find_in_pair(memory, key, site.print, second_home(memory, key))
         }
         found => found,
     }
 }
 
-/// Looks for a key in the bucket `home` and its neighbour: a miss is final only where the pair has not spilled.
+/// Looks for a key in its home bucket way by way, and by its print in the neighbour: the search for a packet of a known
+/// flow, which most often is in one of the first ways. Where it finds nothing, [`find`] may.
 #[inline(always)]
-pub fn find_near<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> Search<M::Entry> {
+pub fn find_near<M: Memory>(memory: &M, key: &FlowKey) -> Option<(M::Entry, Recipe)> {
+    let site = site(memory, key);
+    let bucket = memory.bucket(site.home)?;
+    for way in 0..WAYS {
+        if let Search::Hit(entry, recipe, _) = look(memory.entry(bucket, way), key) {
+            return Some((entry, recipe));
+        }
+    }
+    let neighbour = site.home ^ 1;
+    let prints = memory.prints(pair(neighbour)).rotate_right(turn(neighbour));
+    let places = Places::with(prints, site.print);
+    if places.is_empty() || places.first() >= WAYS {
+        return None;
+    }
+    let bucket = memory.bucket(neighbour)?;
+    match look(memory.entry(bucket, places.first()), key) {
+        Search::Hit(entry, recipe, _) => Some((entry, recipe)),
+        Search::Miss | Search::Unstable => None,
+    }
+}
+
+/// Looks for a key at the places of a pair that have its print.
+#[inline(always)]
+fn find_in_pair<M: Memory>(memory: &M, key: &FlowKey, print: u8, home: u32) -> Search<M::Entry> {
+    let mut places = Places::with(memory.prints(pair(home)), print);
     let mut tags = 0;
-    for index in [home, home ^ 1] {
-        let Some(bucket) = memory.bucket(index) else {
-            return Search::Miss;
+    for _ in 0..PAIR {
+        if places.is_empty() {
+            break;
+        }
+        let Some(entry) = at(memory, pair(home) * PAIR + places.first()) else {
+            break;
         };
-        for way in 0..WAYS {
-            let entry = memory.entry(bucket, way);
-            let tag = entry.load::<{ field::TAG }>();
-            tags |= tag;
-            if entry.load::<{ field::ADDRESSES }>() != key.addresses {
-                continue;
-            }
-            let rest = entry.load::<{ field::REST }>();
-            if !key.has_rest(rest) {
-                continue;
-            }
-            let recipe = recipe_of(entry, rest);
-            // An odd tag never equals the even number below it, which the entry won't hold again.
-            return if entry.load::<{ field::TAG }>() == tag & !1 {
-                Search::Hit(entry, recipe, tag)
-            } else {
-                Search::Unstable
-            };
+        places = places.rest();
+        let tag = entry.load::<{ field::TAG }>();
+        tags |= tag;
+        if let Some(rest) = rest_of(entry, key) {
+            return settle(entry, tag, rest);
         }
     }
     if tags & 1 == 0 {
@@ -58,4 +79,41 @@ pub fn find_near<M: Memory>(memory: &M, key: &FlowKey, home: u32) -> Search<M::E
     } else {
         Search::Unstable
     }
+}
+
+/// Copies the recipe of an entry that was seen to hold the key, if it still does.
+#[inline(always)]
+fn settle<E: Cells>(entry: E, tag: u64, rest: u64) -> Search<E> {
+    let recipe = recipe_of(entry, rest);
+    // An odd tag never equals the even number below it, which the entry won't hold again.
+    if entry.load::<{ field::TAG }>() == tag & !1 {
+        Search::Hit(entry, recipe, tag)
+    } else {
+        Search::Unstable
+    }
+}
+
+/// Looks at one entry.
+#[inline(always)]
+pub(super) fn look<E: Cells>(entry: E, key: &FlowKey) -> Search<E> {
+    let tag = entry.load::<{ field::TAG }>();
+    let miss = if tag & 1 == 0 {
+        Search::Miss
+    } else {
+        Search::Unstable
+    };
+    match rest_of(entry, key) {
+        Some(rest) => settle(entry, tag, rest),
+        None => miss,
+    }
+}
+
+/// The word [`field::REST`] of an entry that holds the key.
+#[inline(always)]
+fn rest_of(entry: impl Cells, key: &FlowKey) -> Option<u64> {
+    if entry.load::<{ field::ADDRESSES }>() != key.addresses {
+        return None;
+    }
+    let rest = entry.load::<{ field::REST }>();
+    key.has_rest(rest).then_some(rest)
 }

@@ -1,12 +1,14 @@
 //! Whom an insert evicts: the entries of a pair of buckets, in the order of what their flows have shown.
 
 use super::{
-    ANSWERED_PROTECTED_SECONDS, Cells, HALF_OPEN_PROTECTED_SECONDS, Memory,
+    ANSWERED_PROTECTED_SECONDS, Cells, HALF_OPEN_PROTECTED_SECONDS, Memory, Site,
     entry::{at, index_of, key_of, outline_of},
-    pair, second_home,
+    pair,
+    prints::{Places, byte_of, turn},
+    second_home,
 };
 use crate::{
-    abi::{FlowKey, Recipe, WAYS, field},
+    abi::{FlowKey, PAIR, Recipe, field},
     flow,
     flow::State,
 };
@@ -58,6 +60,13 @@ pub struct Scan {
 }
 
 impl Scan {
+    const NOTHING: Self = Self {
+        found: NONE,
+        victim: NONE,
+        tag: 0,
+        spills: 0,
+    };
+
     #[inline(always)]
     pub(super) const fn chosen(self) -> u32 {
         if self.found == NONE {
@@ -68,86 +77,50 @@ impl Scan {
     }
 }
 
-/// Looks for a key and for a victim other than `exclude`, home bucket first, in both buckets of a pair.
-///
-/// The result goes through memory, where the verifier forgets which of the ways it was: it would follow each pair of
-/// them to the end.
-#[inline(never)]
-pub(super) fn scan<M: Memory>(
-    memory: &M,
-    (key, clock): (&FlowKey, &flow::Clock),
-    home: u32,
-    exclude: u32,
-    scan: &mut Scan,
-) {
-    let (mut victim, mut best, mut chosen) = (NONE, u64::MAX, 0);
-    for place in 0..2 * WAYS {
-        let index = index_of(home, place);
-        let Some(entry) = at(memory, index) else {
-            continue;
-        };
-        if index == exclude {
-            continue;
-        }
-        let tag = entry.load::<{ field::TAG }>();
-        let held = key_of(entry);
-        if held == *key {
-            scan.found = index;
-            scan.tag = tag;
-            return;
-        }
-        // The class first; within it the oldest, and of equals the first.
-        let recipe = outline_of(entry);
-        let class = class(&recipe, held.protocol(), clock);
-        let youth = u64::from(u32::MAX - clock.age(recipe.last_seen()));
-        let cost = (class << 32) | (youth * nonzero(class));
-        if class < PROTECTED && cost < best {
-            (best, victim, chosen) = (cost, index, tag);
-        }
-    }
-    scan.found = NONE;
-    scan.victim = victim;
-    scan.tag = chosen;
-}
-
-/// Looks in the first pair, which is locked, and where that has no room or has spilled, in the second.
+/// Looks for a key in its first pair, which is locked, and where that has spilled in the second; and where it is in
+/// neither, for a place in the first pair, or else in the second.
 ///
 /// A lock keeps apart those who write the same key, and no others: a flow of another pair may come to this one. Two who
 /// want the same entry are told by its tag.
 #[inline(always)]
 pub(super) fn seek<M: Memory>(
     memory: &M,
-    sought: (&FlowKey, &flow::Clock),
-    home: u32,
+    (key, clock): (&FlowKey, &flow::Clock),
+    site: Site,
     exclude: u32,
     result: &mut Scan,
 ) {
-    result.spills = 0;
-    scan(memory, sought, home, exclude, result);
+    *result = Scan::NOTHING;
+    recall(memory, key, site, result);
     if result.found != NONE {
         return;
     }
+    if memory.has_spilled(pair(site.home)) {
+        let home = second_home(memory, key);
+        recall(memory, key, Site { home, ..site }, result);
+        if result.found != NONE {
+            return;
+        }
+    }
+    find_room(memory, *clock, site.home, exclude, result);
     if result.victim == NONE {
-        scan(
-            memory,
-            sought,
-            second_home(memory, sought.0),
-            exclude,
-            result,
-        );
+        find_room(memory, *clock, second_home(memory, key), exclude, result);
         result.spills = 1;
-    } else if memory.has_spilled(pair(home)) {
-        recall(memory, sought.0, second_home(memory, sought.0), result);
     }
 }
 
-/// Looks for a key alone in a pair of buckets; leaves the result as it is where there is none.
+/// Looks for a key at the places of a pair that have its print.
 #[inline(never)]
-fn recall<M: Memory>(memory: &M, key: &FlowKey, home: u32, result: &mut Scan) {
-    for place in 0..2 * WAYS {
-        let index = index_of(home, place);
+fn recall<M: Memory>(memory: &M, key: &FlowKey, site: Site, result: &mut Scan) {
+    let mut places = Places::with(memory.prints(pair(site.home)), site.print);
+    for _ in 0..PAIR {
+        if places.is_empty() {
+            return;
+        }
+        let index = pair(site.home) * PAIR + places.first();
+        places = places.rest();
         let Some(entry) = at(memory, index) else {
-            continue;
+            return;
         };
         let tag = entry.load::<{ field::TAG }>();
         if key_of(entry) == *key {
@@ -156,6 +129,94 @@ fn recall<M: Memory>(memory: &M, key: &FlowKey, home: u32, result: &mut Scan) {
             return;
         }
     }
+}
+
+/// Looks for a place other than `exclude` in a pair of buckets: the first free one from the home bucket on, or else that
+/// of a victim. A pair without either is marked for as long as that can't change.
+///
+/// The result goes through memory, where the verifier forgets which of the ways it was: it would follow each pair of
+/// them to the end.
+#[inline(never)]
+fn find_room<M: Memory>(
+    memory: &M,
+    clock: flow::Clock,
+    home: u32,
+    exclude: u32,
+    result: &mut Scan,
+) {
+    let free = free_place(memory, home, exclude);
+    if free != NONE {
+        let Some(entry) = at(memory, free) else {
+            return;
+        };
+        result.victim = free;
+        result.tag = entry.load::<{ field::TAG }>();
+        return;
+    }
+    if is_marked_full(memory, pair(home), &clock) {
+        return;
+    }
+    let (mut victim, mut best, mut chosen) = (u64::from(NONE), PROTECTED << 32, 0);
+    let mut wait = longest_mark(&clock);
+    for place in 0..PAIR {
+        let index = index_of(home, place);
+        let Some(entry) = at(memory, index) else {
+            return;
+        };
+        let tag = entry.load::<{ field::TAG }>();
+        let fate = fate(&outline_of(entry), key_of(entry).protocol(), &clock);
+        wait = select(less(fate.left, wait), fate.left, wait);
+        // The class first; within it the oldest, and of equals the first. All without a branch: see `fate`.
+        let cost = (fate.class << 32) | (u64::from(u32::MAX) - fate.age);
+        let better = less(cost, best) * nonzero(u64::from(index ^ exclude));
+        best = select(better, cost, best);
+        victim = select(better, index.into(), victim);
+        chosen = select(better, tag, chosen);
+        if better & fate.over != 0 {
+            break;
+        }
+    }
+    if best == PROTECTED << 32 {
+        if pair(home) != exclude / PAIR {
+            #[expect(clippy::cast_possible_truncation, reason = "seconds in ticks")]
+            memory.set_full_until(pair(home), clock.now.wrapping_add(wait as u32));
+        }
+        return;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "an index")]
+    {
+        result.victim = victim as u32;
+    }
+    result.tag = chosen;
+}
+
+/// Index of the first free place other than `exclude` in a pair, from the home bucket on.
+#[inline(always)]
+pub(super) fn free_place<M: Memory>(memory: &M, home: u32, exclude: u32) -> u32 {
+    let mut prints = memory.prints(pair(home));
+    if exclude / PAIR == pair(home) {
+        prints |= byte_of(exclude);
+    }
+    let free = Places::free(prints.rotate_right(turn(home)));
+    if free.is_empty() {
+        NONE
+    } else {
+        index_of(home, free.first())
+    }
+}
+
+/// Whether a pair said that until now none of its entries may be evicted.
+#[inline(always)]
+pub(super) fn is_marked_full<M: Memory>(memory: &M, pair: u32, clock: &flow::Clock) -> bool {
+    let left = memory.full_until(pair).wrapping_sub(clock.now);
+    // Whatever is farther off is no mark, or one from before the ticks wrapped.
+    left != 0 && u64::from(left) <= longest_mark(clock)
+}
+
+/// Ticks for which a pair may be marked: after that it is looked at again, whatever it holds.
+#[inline(always)]
+fn longest_mark(clock: &flow::Clock) -> u64 {
+    HALF_OPEN_PROTECTED_SECONDS * u64::from(clock.ticks_per_second)
 }
 
 /// A class that is never evicted.
@@ -184,11 +245,23 @@ const fn nibble(state: State, value: u64) -> u64 {
     value << (4 * state as u8)
 }
 
-/// What an entry may be evicted as: a byte of [`Evicted`], or [`PROTECTED`].
+/// How an entry stands.
+pub(super) struct Fate {
+    /// What it may be evicted as: a byte of [`Evicted`], or [`PROTECTED`].
+    pub(super) class: u64,
+    /// 1 where it is free or idle past its time: no other entry is a better victim.
+    pub(super) over: u64,
+    /// Ticks since it was used.
+    pub(super) age: u64,
+    /// Ticks until it is no longer protected by its youth; where it is not, more than any mark lasts.
+    pub(super) left: u64,
+}
+
+/// How an entry stands.
 ///
 /// By arithmetic on tables in words: a branch would be two paths for the verifier in each of eight ways.
 #[inline(always)]
-pub(super) fn class(recipe: &Recipe, protocol: u8, clock: &flow::Clock) -> u64 {
+pub(super) fn fate(recipe: &Recipe, protocol: u8, clock: &flow::Clock) -> Fate {
     let state = recipe.state() & 15;
     let udp = flow::is_udp(protocol);
     let classes = CLASSES ^ (UDP_CLASSES * udp);
@@ -196,19 +269,32 @@ pub(super) fn class(recipe: &Recipe, protocol: u8, clock: &flow::Clock) -> u64 {
     let class = (classes >> (4 * state)) & 15;
     let age = u64::from(clock.age(recipe.last_seen()));
     let ticks = u64::from(clock.ticks_per_second);
-    let young = less(age, ((protected_seconds >> (4 * state)) & 15) * ticks);
-    let over = less(
+    let protected = ((protected_seconds >> (4 * state)) & 15) * ticks;
+    let young = less(age, protected);
+    let idle = less(
         u64::from(flow::idle_timeout_seconds(state, protocol)) * ticks,
         age,
     );
+    let used = nonzero(u64::from(state));
     let living = class + young * (PROTECTED - class);
-    nonzero(u64::from(state)) * (over * Evicted::Over as u64 + (1 - over) * living)
+    Fate {
+        class: used * (idle * Evicted::Over as u64 + (1 - idle) * living),
+        over: idle | (1 - used),
+        age,
+        left: young * (protected - young * age) + (1 - young) * u64::from(u32::MAX),
+    }
 }
 
 /// 1 if `a` is below `b`, else 0, without a branch; both below 2^63.
 #[inline(always)]
 fn less(a: u64, b: u64) -> u64 {
     core::hint::black_box(a.wrapping_sub(b)) >> 63
+}
+
+/// The first if `which` is 1 and the second if it is 0, without a branch.
+#[inline(always)]
+const fn select(which: u64, first: u64, second: u64) -> u64 {
+    second ^ ((first ^ second) & which.wrapping_neg())
 }
 
 /// 0 for 0, else 1, without a branch; below 2^63.

@@ -1,8 +1,13 @@
-//! What a machine is measured by: the hit in a hash table that every other balancer begins with.
+//! What a machine is measured by: the hit in a hash table that every other balancer begins with, and the wait for a line
+//! of memory that no cache holds.
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_PASS, XDP_TX},
-    btf_maps::LruHashMap,
+    Global,
+    bindings::{
+        BPF_F_MMAPABLE,
+        xdp_action::{XDP_PASS, XDP_TX},
+    },
+    btf_maps::{Array, LruHashMap},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -15,6 +20,35 @@ use crate::frame::Frame;
 /// pay for that.
 #[btf_map]
 static CALIBRATION: LruHashMap<[u32; 4], u64, 1> = LruHashMap::new();
+
+/// Cache lines; like the table above, large in the bench alone.
+#[btf_map]
+static LINES: Array<[u64; 8], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Lines less one, a power of two less one; set when the program is loaded.
+#[unsafe(no_mangle)]
+static LINE_MASK: Global<u32> = Global::new(0);
+
+/// Reads one line that the packet's addresses and ports choose; `XDP_TX`.
+///
+/// Which line is next depends on what this one holds (zero), so that the processor waits for it as it does where much is
+/// to be done with it.
+#[xdp]
+fn line_read(context: XdpContext) -> u32 {
+    let (Some(frame), Some(first)) = (Frame::of(&context), LINES.get_ptr_mut(0)) else {
+        return XDP_PASS;
+    };
+    // SAFETY: the last word of the first line, which this program alone uses, on one CPU.
+    let before = unsafe { (*first)[7] };
+    let key = frame.get::<u64, 26>() ^ u64::from(frame.get::<u32, 34>()).rotate_left(24) ^ before;
+    let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let Some(line) = LINES.get_ptr((mixed >> 32) as u32 & LINE_MASK.load()) else {
+        return XDP_PASS;
+    };
+    // SAFETY: rows just looked up.
+    unsafe { (*first)[7] = line.cast::<u64>().read_volatile() };
+    XDP_TX
+}
 
 /// `XDP_TX` for a packet whose key is there, otherwise `XDP_PASS`.
 #[xdp]

@@ -4,9 +4,10 @@ use std::{fmt, path::Path};
 
 use aya::maps::{MapError, MapInfo, MapType};
 use lb_common::abi::{
-    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow,
+    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, FlowEntry, InterfaceRow,
     MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS,
-    MAX_TABLE_EVENTS, MAX_VERDICTS, NextHopRow, RateWindow, ServiceKey, ServiceRow, WAYS,
+    MAX_TABLE_EVENTS, MAX_VERDICTS, NextHopRow, OVERFLOW_ENTRIES, PAIR, PairRow, RateWindow,
+    ServiceKey, ServiceRow, WAYS,
 };
 
 /// `BPF_F_MMAPABLE`.
@@ -15,8 +16,8 @@ const SHARED: u32 = 1 << 10;
 const READ_ONLY: u32 = 1 << 7;
 /// Name of the flow table, whose size the configuration gives.
 pub(super) const FLOWS: &str = "FLOWS";
-/// Name of the map with a lock for each pair of the flow table's buckets.
-pub(super) const FLOW_LOCKS: &str = "FLOW_LOCKS";
+/// Name of the map with a row for each pair of the flow table's buckets.
+pub(super) const FLOW_PAIRS: &str = "FLOW_PAIRS";
 
 /// Bytes of the event ring.
 const EVENTS: u32 = 1 << 16;
@@ -98,7 +99,8 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
         shared("NEXT_HOPS", size_of::<NextHopRow>(), MAX_NEXT_HOPS),
         shared("INTERFACES", size_of::<InterfaceRow>(), MAX_INTERFACES),
         shared(FLOWS, size_of::<FlowBucket>(), buckets(flow_entries)),
-        own(FLOW_LOCKS, size_of::<u64>(), buckets(flow_entries) / 2),
+        shared(FLOW_PAIRS, size_of::<PairRow>(), flow_entries / PAIR),
+        shared("OVERFLOW", size_of::<FlowEntry>(), OVERFLOW_ENTRIES),
         per_cpu("COUNTERS_SERVICES", size_of::<FlowCounters>(), MAX_SERVICES),
         per_cpu("COUNTERS_BACKENDS", size_of::<FlowCounters>(), MAX_BACKENDS),
         per_cpu("COUNTERS_VERDICTS", size_of::<u64>(), MAX_VERDICTS),

@@ -20,6 +20,8 @@ pub struct Config {
     pub metrics: Option<String>,
     /// What the program logs.
     pub data_plane_log: Option<String>,
+    /// Entries of the flow table.
+    pub flow_entries: Option<u32>,
     /// Names and modes of the interfaces.
     pub interfaces: Vec<(String, String)>,
     /// Pools.
@@ -90,6 +92,7 @@ impl Config {
             manage_addresses: false,
             metrics: Some(METRICS.to_owned()),
             data_plane_log: None,
+            flow_entries: None,
             interfaces: topology.balancer_interfaces().iter().map(native).collect(),
             pools: Vec::new(),
             services: Vec::new(),
@@ -208,8 +211,12 @@ impl Display for Config {
         if let Some(listen) = &self.metrics {
             writeln!(f, "[metrics]\nlisten = \"{listen}\"")?;
         }
+        writeln!(f, "[data_plane]")?;
         if let Some(level) = &self.data_plane_log {
-            writeln!(f, "[data_plane]\nlog = \"{level}\"")?;
+            writeln!(f, "log = \"{level}\"")?;
+        }
+        if let Some(entries) = self.flow_entries {
+            writeln!(f, "flow_entries = {entries}")?;
         }
         for (name, mode) in &self.interfaces {
             writeln!(f, "[[interface]]\nname = \"{name}\"\nmode = \"{mode}\"")?;

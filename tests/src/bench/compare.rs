@@ -2,7 +2,7 @@
 //! [`super::gate`] to say.
 
 use super::report::{Report, Row, Unit};
-use super::rows::CALIBRATION;
+use super::rows::{CALIBRATION, is_of_the_machine};
 use crate::screen::{Colour, Screen};
 
 /// How many standard errors the difference of two figures has to have before it counts.
@@ -45,7 +45,7 @@ pub fn changes(before: &Report, now: &Report) -> Vec<Change> {
     let both = now
         .rows
         .iter()
-        .filter(|row| row.name != CALIBRATION && !row.of_a_peer);
+        .filter(|row| !is_of_the_machine(&row.name) && !row.of_a_peer);
     let both = both.filter_map(|row| before.row(&row.name).map(|before| (before, row)));
     both.map(|(before, now)| change(before, now, scale))
         .collect()

@@ -10,7 +10,7 @@
 use std::fmt;
 
 use super::report::{Report, Row, Unit};
-use super::rows::CALIBRATION;
+use super::rows::{CALIBRATION, is_of_the_machine};
 
 /// How often a row has to be too slow before that is believed.
 pub const ROUNDS: usize = 3;
@@ -73,7 +73,7 @@ impl Judgement {
             }
         }
         let slower = slower(before, now);
-        for row in now.rows.iter().filter(|row| row.name != CALIBRATION) {
+        for row in now.rows.iter().filter(|row| !is_of_the_machine(&row.name)) {
             let Some((best, earlier)) = Best::of(row).zip(before.row(&row.name).and_then(Best::of))
             else {
                 if before.row(&row.name).is_none() {

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
-use lb_common::verdict::DropReason;
 
 use super::cpu;
 use super::plan::{PACKETS, Plan, Tally};
@@ -61,10 +60,6 @@ const REST: Duration = Duration::from_millis(3_300);
 /// beside it, and are part of what it costs.
 pub(super) const HOMELESS: u64 = 50;
 
-/// Verdict on a new flow that found no room.
-const FULL: &str = DropReason::TableFull.name();
-/// Row of [`Tally::actions`] for `XDP_DROP`.
-const DROP: usize = 1;
 /// Row of [`Tally::actions`] for `XDP_PASS`.
 const PASS: usize = 2;
 /// Row of [`Tally::actions`] for `XDP_TX`.
@@ -193,11 +188,12 @@ impl<'a> Stage<'a> {
         let packets = match row.scene {
             Scene::HalfFull(_) => packets.min(HALF_FULL_RUN),
             Scene::Full(_) => packets.min(FULL_RUN),
-            Scene::Known(..) | Scene::Flooded(..) | Scene::Lookup => packets,
+            Scene::Known(..) | Scene::Flooded(..) | Scene::Lookup | Scene::Lines => packets,
         };
         let before = row.plan;
         let raw = match row.scene {
             Scene::Lookup => self.lookup(&mut row.plan, packets)?,
+            Scene::Lines => self.lines(&mut row.plan, packets)?,
             Scene::Known(protocol, _)
             | Scene::HalfFull(protocol)
             | Scene::Full(protocol)
@@ -253,7 +249,7 @@ impl<'a> Stage<'a> {
                 thread::sleep(REST);
                 Ok(world)
             }
-            Scene::Lookup => unreachable!("has no tables"),
+            Scene::Lookup | Scene::Lines => unreachable!("has no tables"),
         }
     }
 
@@ -268,6 +264,14 @@ impl<'a> Stage<'a> {
         check(Path::Found, &run.tally, &Seen::default())?;
         Ok(run)
     }
+
+    fn lines(&mut self, plan: &mut Plan, packets: u64) -> Result<Run> {
+        let line = clone_of(&self.replay.line)?;
+        self.replay.run(&line, plan, packets / WARM_UP)?;
+        let run = self.replay.run(&line, plan, packets)?;
+        check(Path::Found, &run.tally, &Seen::default())?;
+        Ok(run)
+    }
 }
 
 /// Whether the packets went the way of the row: all of them, but for flows that found no room in their buckets.
@@ -279,15 +283,12 @@ fn check(path: Path, tally: &Tally, seen: &Seen) -> Result<()> {
         counters.forward_packets,
         counters.reverse_packets,
     );
-    let refused = seen.verdicts.iter().find(|(name, _)| *name == FULL);
-    let refused = refused.map_or(0, |(_, packets)| *packets);
     let found = tally.actions[TX].min(packets - tally.strays.iter().sum::<u64>());
     let went = match path {
         Path::Forward => found.min(forward).min(packets - made),
         Path::Reverse => found.min(reverse).min(packets - made),
         Path::New => tally.actions[TX].min(forward).min(made),
-        // A full table refuses the flood's SYNs; the packets of known flows are what the row is about.
-        Path::Flood => tally.actions[TX].min(forward) + tally.actions[DROP].min(refused),
+        Path::Flood => tally.actions[TX].min(forward),
         Path::Foreign => tally.actions[PASS].min(packets - forward - reverse - made),
         Path::Found => tally.actions[TX],
     };

@@ -16,10 +16,14 @@ pub(super) struct Replay {
     pub(super) floor: ProgramFd,
     /// Looks a packet up in a hash table.
     pub(super) lookup: ProgramFd,
+    /// Reads a line of memory that the packet chooses.
+    pub(super) line: ProgramFd,
 }
 
 /// As large as the flow table of a busy balancer.
 const LOOKUP_ENTRIES: u32 = 1 << 20;
+/// As many lines as the flow table has entries that 500,000 flows fill to a half.
+const LINES: u32 = 1 << 21;
 
 /// What a run gave.
 pub(super) struct Run {
@@ -37,6 +41,8 @@ impl Replay {
     pub(super) fn load() -> Result<Self> {
         let mut object = EbpfLoader::new()
             .map_max_entries("CALIBRATION", LOOKUP_ENTRIES)
+            .map_max_entries("LINES", LINES)
+            .override_global("LINE_MASK", &(LINES - 1), true)
             .load(pass::OBJECT)
             .context("loading the harness' object")?;
         let mut load = |name: &str| -> Result<ProgramFd> {
@@ -47,11 +53,12 @@ impl Replay {
             Ok(program.fd()?.try_clone()?)
         };
         load("replay")?;
-        let (floor, lookup) = (load("floor")?, load("lru_lookup")?);
+        let (floor, lookup, line) = (load("floor")?, load("lru_lookup")?, load("line_read")?);
         Ok(Self {
             object,
             floor,
             lookup,
+            line,
         })
     }
 

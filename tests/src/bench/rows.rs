@@ -35,6 +35,8 @@ pub(super) enum Scene {
     Flooded(Protocol, u32),
     /// No balancer: a hash table with the packets' keys in it.
     Lookup,
+    /// No balancer: memory as large as a flow table.
+    Lines,
 }
 
 /// The way of a row's packets.
@@ -48,7 +50,7 @@ pub(super) enum Path {
     New,
     /// Passed as they came.
     Foreign,
-    /// Sent to backends, or refused for want of room; those of known flows as far as their entries last.
+    /// Sent to backends, with an entry or without; those of known flows to theirs, as far as their entries last.
     Flood,
     /// All found.
     Found,
@@ -56,6 +58,11 @@ pub(super) enum Path {
 
 /// Name of the row that other machines are compared by.
 pub(super) const CALIBRATION: &str = "calibration/lru-lookup";
+/// Whether a row measures the machine and nothing of ours.
+pub(super) fn is_of_the_machine(name: &str) -> bool {
+    name.starts_with("calibration/")
+}
+
 /// What [`CALIBRATION`] costs on the machine that the targets are for.
 pub(super) const REFERENCE_NS: f64 = 37.0;
 
@@ -79,6 +86,7 @@ const PROTOCOLS: [(Protocol, &str); 2] = [(Protocol::Tcp, "tcp"), (Protocol::Udp
 /// All rows.
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = vec![calibration()];
+    rows.extend(KNOWN.map(|(flows, number, ..)| lines(flows, number)));
     for (protocol, transport) in PROTOCOLS {
         for (path, step) in [
             (Path::Forward, Step::Confirm),
@@ -159,6 +167,17 @@ fn calibration() -> Row {
         target_ns: None,
         scene: Scene::Lookup,
         plan: plan(Step::Confirm.kind(Protocol::Tcp)).at_random(LOOKUP_KEYS),
+        path: Path::Found,
+    }
+}
+
+/// What it costs to wait for one line of memory of each flow: no table can have so many flows for less.
+fn lines(flows: u32, number: &str) -> Row {
+    Row {
+        name: format!("calibration/line-read/{number}"),
+        target_ns: None,
+        scene: Scene::Lines,
+        plan: plan(Step::Confirm.kind(Protocol::Tcp)).at_random(flows),
         path: Path::Found,
     }
 }

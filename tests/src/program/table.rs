@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::maps::{Array, PerCpuArray};
 use lb_common::{
-    abi::{FlowBucket, FlowEntry, FlowKey, Recipe, WAYS, field},
+    abi::{FlowBucket, FlowEntry, FlowKey, PAIR, PairRow, Recipe, WAYS, field, pair},
     flow,
     table::Event,
 };
@@ -79,13 +79,34 @@ impl Program {
                 .filter(|entry| entry.words[field::TAG] & 1 == 1);
             faults.extend(odd.map(|entry| format!("half written: {entry:?}")));
         }
-        let locks = Array::<_, u64>::try_from(self.map("FLOW_LOCKS")?)?;
-        for (pair, lock) in locks.iter().enumerate() {
-            if lock? & 1 != 0 {
-                faults.push(format!("the lock of pair {pair} is held"));
+        let pairs = Array::<_, Row<PairRow>>::try_from(self.map("FLOW_PAIRS")?)?;
+        for (number, row) in (0..).zip(pairs.iter()) {
+            let row = row?.0;
+            if row.flags & pair::HELD != 0 {
+                faults.push(format!("the lock of pair {number} is held"));
+            }
+            for (index, print) in (number * PAIR..).zip(row.prints.to_le_bytes()) {
+                let held = entries.iter().find(|held| held.index == index);
+                if (print == 0) != held.is_none() {
+                    faults.push(format!("print {print} of {held:?}, at {index}"));
+                }
             }
         }
         Ok(faults)
+    }
+
+    /// Lets time pass for what pairs of buckets have said of when they may have room again.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub(super) fn age_pairs(&mut self, ticks: u32) -> Result<()> {
+        let mut pairs = Array::<_, Row<PairRow>>::try_from(self.map("FLOW_PAIRS")?)?;
+        for number in 0..pairs.len() {
+            let mut row = pairs.get(&number, 0)?;
+            row.0.full_until = row.0.full_until.wrapping_sub(ticks);
+            pairs.set(number, row, 0)?;
+        }
+        Ok(())
     }
 
     /// Lets time pass for both entries of one flow, by the 5-tuple of its client.
@@ -96,11 +117,29 @@ impl Program {
         let entries = self.entries()?;
         let held = entries.iter().find(|held| held.key == *key);
         let held = held.with_context(|| format!("no entry of {key:?}"))?;
+        self.age_pairs(ticks)?;
         for index in [held.index, held.partner] {
             self.change(index, |entry| {
                 let word = &mut entry.words[field::SERVICE];
                 *word = word.wrapping_sub(u64::from(ticks) << 32);
             })?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass for the replies without an entry.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn age_overflow(&mut self, ticks: u32) -> Result<()> {
+        let mut rows = Array::<_, Row<FlowEntry>>::try_from(self.map("OVERFLOW")?)?;
+        for number in 0..rows.len() {
+            let mut row = rows.get(&number, 0)?;
+            if row.0.read().is_some() {
+                let word = &mut row.0.words[field::SERVICE];
+                *word = word.wrapping_sub(u64::from(ticks) << 32);
+                rows.set(number, row, 0)?;
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 mod expiry;
 mod flows;
 mod malformed;
+mod overflow;
 mod victims;
 mod world;
 

@@ -1,15 +1,16 @@
 //! A table in the memory of the test.
 
 use std::{
+    array,
     cell::RefCell,
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst},
     vec::Vec,
 };
 
 use crate::{
-    abi::{FlowEntry, FlowKey, Recipe, WAYS, field},
+    abi::{FlowEntry, FlowKey, PAIR, Recipe, WAYS, field},
     flow,
-    table::{Cells, LOCK_TRIES, Memory, Search, find},
+    table::{Cells, LOCK_TRIES, Memory, Search, find, hash, prints},
 };
 
 /// Secret of every table of these tests.
@@ -23,7 +24,16 @@ const SPILLED: u64 = 1 << 1;
 pub(super) struct Host {
     pub(super) words: Vec<AtomicU64>,
     pub(super) locks: Vec<AtomicU64>,
+    /// A print for each entry.
+    pub(super) prints: Vec<AtomicU8>,
+    /// A mark for each pair.
+    pub(super) marks: Vec<AtomicU32>,
+    /// Replies without an entry.
+    overflow: Vec<AtomicU64>,
 }
+
+/// Places for replies without an entry.
+const OVERFLOW: u32 = 8;
 
 /// The words of an entry.
 #[derive(Clone, Copy)]
@@ -45,6 +55,11 @@ impl Host {
         Self {
             words: zeros(buckets * WAYS as usize * 8),
             locks: zeros(buckets / 2),
+            prints: (0..buckets * WAYS as usize)
+                .map(|_| AtomicU8::new(0))
+                .collect(),
+            marks: (0..buckets / 2).map(|_| AtomicU32::new(0)).collect(),
+            overflow: zeros(OVERFLOW as usize * 8),
         }
     }
 
@@ -79,7 +94,8 @@ impl Host {
 
     /// Laws that hold whenever no writer is at work.
     pub(super) fn assert_sound(&self) {
-        assert_sound(&self.snapshot());
+        let prints: Vec<_> = self.prints.iter().map(|print| print.load(SeqCst)).collect();
+        assert_sound(&self.snapshot(), &prints);
         assert!(
             self.locks.iter().all(|lock| lock.load(SeqCst) & HELD == 0),
             "a lock is held"
@@ -96,6 +112,17 @@ impl Clone for Host {
         Self {
             words: copy(&self.words),
             locks: copy(&self.locks),
+            prints: self
+                .prints
+                .iter()
+                .map(|print| AtomicU8::new(print.load(SeqCst)))
+                .collect(),
+            marks: self
+                .marks
+                .iter()
+                .map(|mark| AtomicU32::new(mark.load(SeqCst)))
+                .collect(),
+            overflow: copy(&self.overflow),
         }
     }
 }
@@ -122,9 +149,14 @@ pub(super) fn entries(words: &[u64]) -> Vec<Held> {
 }
 
 /// Laws of a table in which no writer is at work: a key has one entry, and the two entries of a flow name each other
-/// and agree.
-pub(super) fn assert_sound(words: &[u64]) {
+/// and agree, and a place has the print of its key.
+pub(super) fn assert_sound(words: &[u64], prints: &[u8]) {
     let entries = entries(words);
+    for (index, print) in prints.iter().enumerate() {
+        let held = entries.iter().find(|held| held.index as usize == index);
+        let wanted = held.map_or(0, |held| prints::print(hash(&held.key, SEED)));
+        assert_eq!(*print, wanted, "the print of entry {index}: {held:?}");
+    }
     let mut keys: Vec<_> = entries.iter().map(|held| held.key).collect();
     keys.sort_unstable();
     keys.dedup();
@@ -205,6 +237,30 @@ impl<'a> Memory for &'a Host {
         self.locks[pair as usize].load(SeqCst) & SPILLED != 0
     }
 
+    fn prints(&self, pair: u32) -> u64 {
+        let first = (pair * PAIR) as usize;
+        let bytes = array::from_fn(|place| self.prints[first + place].load(SeqCst));
+        u64::from_le_bytes(bytes)
+    }
+
+    fn set_print(&self, index: u32, print: u8) {
+        self.prints[index as usize].store(print, SeqCst);
+    }
+
+    fn full_until(&self, pair: u32) -> u32 {
+        self.marks[pair as usize].load(SeqCst)
+    }
+
+    fn set_full_until(&self, pair: u32, ticks: u32) {
+        self.marks[pair as usize].store(ticks, SeqCst);
+    }
+
+    fn overflow(&self, hash: u32) -> Option<Entry<'a>> {
+        let host: &'a Host = self;
+        let first = (hash % OVERFLOW) as usize * 8;
+        Some(Entry(&host.overflow[first..][..8]))
+    }
+
     fn mask(&self) -> u32 {
         u32::try_from(self.locks.len() * 2 - 1).unwrap()
     }
@@ -247,6 +303,26 @@ impl<'a> Memory for &Noting<'a> {
 
     fn has_spilled(&self, pair: u32) -> bool {
         self.host.has_spilled(pair)
+    }
+
+    fn prints(&self, pair: u32) -> u64 {
+        self.host.prints(pair)
+    }
+
+    fn set_print(&self, index: u32, print: u8) {
+        self.host.set_print(index, print);
+    }
+
+    fn full_until(&self, pair: u32) -> u32 {
+        self.host.full_until(pair)
+    }
+
+    fn set_full_until(&self, pair: u32, ticks: u32) {
+        self.host.set_full_until(pair, ticks);
+    }
+
+    fn overflow(&self, hash: u32) -> Option<Entry<'a>> {
+        self.host.overflow(hash)
     }
 
     fn mask(&self) -> u32 {

@@ -15,8 +15,10 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64 as Plain, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU8 as Byte, AtomicU32 as Hint, AtomicU64 as Plain, Ordering::Relaxed,
+        },
     },
     vec::Vec,
 };
@@ -28,7 +30,7 @@ use loom::sync::atomic::{
 
 use super::{Host, host::SEED};
 use crate::{
-    abi::{FlowKey, WAYS, field},
+    abi::{FlowKey, PAIR, WAYS, field},
     table::{Cells, Memory, Search, find},
 };
 
@@ -48,23 +50,35 @@ pub(super) enum Fault {
     EarlyTag,
 }
 
-/// Places of the words that a scenario was seen to write, learnt from run to run.
+/// Places of the words that a scenario was seen to write, learnt from one exploration to the next: within one they stay
+/// as they are, because loom wants each run to take the same steps.
 #[derive(Clone, Default)]
-pub(super) struct Written(Arc<Mutex<BTreeSet<usize>>>);
+pub(super) struct Written {
+    known: Arc<BTreeSet<usize>>,
+    seen: Arc<Mutex<BTreeSet<usize>>>,
+}
 
 impl Written {
+    /// What was learnt so far is what is known now.
+    pub(super) fn learn(&mut self) {
+        let seen = self.seen().clone();
+        self.known = Arc::new(seen);
+    }
+
     fn add(&self, place: usize) {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        places.insert(place);
+        self.seen().insert(place);
     }
 
     fn has(&self, place: usize) -> bool {
-        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        places.contains(&place)
+        self.known.contains(&place)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.seen().len()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,6 +88,12 @@ pub(super) struct Model {
     locks: Box<[AtomicU64]>,
     /// Noted before the flow is published, and never taken back: no order to explore.
     spills: Box<[AtomicBool]>,
+    /// The prints of each pair in a word, learnt as those of the entries are: their places come after these.
+    prints: Box<[Word]>,
+    /// The same byte by byte, for whoever has taken the entry and writes its own.
+    bytes: Box<[Byte]>,
+    /// Hints: no order to explore.
+    marks: Box<[Hint]>,
     written: Written,
     /// A word was written that nobody was seen to write: the run is not worth anything.
     void: AtomicBool,
@@ -104,8 +124,28 @@ impl Model {
                 Word::Whole(AtomicU64::new(value))
             }
         };
+        let entries = host.snapshot();
+        let prints = |pair: usize| {
+            let value = (&host).prints(u32::try_from(pair).unwrap());
+            if written.has(entries.len() + pair) {
+                Word::Whole(AtomicU64::new(value))
+            } else {
+                Word::Still(Plain::new(value))
+            }
+        };
         Self {
-            words: host.snapshot().into_iter().enumerate().map(word).collect(),
+            prints: (0..host.locks.len()).map(prints).collect(),
+            bytes: host
+                .prints
+                .iter()
+                .map(|print| Byte::new(print.load(Relaxed)))
+                .collect(),
+            marks: host
+                .marks
+                .iter()
+                .map(|mark| Hint::new(mark.load(Relaxed)))
+                .collect(),
+            words: entries.iter().copied().enumerate().map(word).collect(),
             locks: host.locks.iter().map(|_| AtomicU64::new(0)).collect(),
             spills: host.spills().map(AtomicBool::new).collect(),
             written: written.clone(),
@@ -124,12 +164,36 @@ impl Model {
         let held = self.locks.iter().filter(|lock| lock.load(Acquire) != 0);
         assert_eq!(held.count(), 0, "a lock is held");
         (0..self.words.len())
-            .map(|place| self.load(place))
+            .map(|place| self.last(place))
             .collect()
     }
 
+    /// The prints, once all threads have ended.
+    pub(super) fn snapshot_of_prints(&self) -> Vec<u8> {
+        let prints = (0..self.prints.len()).map(|pair| self.last(self.words.len() + pair));
+        prints.flat_map(u64::to_le_bytes).collect()
+    }
+
+    fn word(&self, place: usize) -> &Word {
+        match place.checked_sub(self.words.len()) {
+            None => &self.words[place],
+            Some(pair) => &self.prints[pair],
+        }
+    }
+
+    /// What a word holds now, which is no choice of values to explore.
+    fn last(&self, place: usize) -> u64 {
+        match self.word(place) {
+            Word::Still(word) => word.load(Relaxed),
+            Word::Whole(word) => word.fetch_add(0, AcqRel),
+            Word::Halves(low, high) => {
+                u64::from(low.fetch_add(0, AcqRel)) | u64::from(high.fetch_add(0, AcqRel)) << 32
+            }
+        }
+    }
+
     fn load(&self, place: usize) -> u64 {
-        match &self.words[place] {
+        match self.word(place) {
             Word::Still(word) => word.load(Relaxed),
             Word::Whole(word) => word.load(Acquire),
             Word::Halves(low, high) => {
@@ -145,7 +209,7 @@ impl Model {
     }
 
     fn store(&self, place: usize, value: u64) {
-        match &self.words[place] {
+        match self.word(place) {
             Word::Still(word) => self.still(place, word, value),
             Word::Whole(word) => {
                 word.swap(value, AcqRel);
@@ -294,8 +358,12 @@ impl<'a> Memory for &'a View<'_> {
 
     fn lock(&self, pair: u32) -> bool {
         let lock = &self.model.locks[pair as usize];
-        self.model.fault == Fault::NoLock
-            || (0..TRIES).any(|_| lock.compare_exchange(0, 1, SeqCst, Acquire).is_ok())
+        if self.model.fault == Fault::NoLock {
+            // A step of the model all the same: loom can't order a thread's first store with a word's making.
+            lock.swap(1, SeqCst);
+            return true;
+        }
+        (0..TRIES).any(|_| lock.compare_exchange(0, 1, SeqCst, Acquire).is_ok())
     }
 
     fn unlock(&self, pair: u32) {
@@ -308,6 +376,38 @@ impl<'a> Memory for &'a View<'_> {
 
     fn has_spilled(&self, pair: u32) -> bool {
         self.model.spills[pair as usize].load(Relaxed)
+    }
+
+    fn prints(&self, pair: u32) -> u64 {
+        self.model.load(self.model.words.len() + pair as usize)
+    }
+
+    fn set_print(&self, index: u32, print: u8) {
+        let place = self.model.words.len() + (index / PAIR) as usize;
+        let shift = 8 * (index % PAIR);
+        // Nobody else writes this byte meanwhile.
+        let old = self.model.bytes[index as usize].swap(print, Relaxed);
+        let change = u64::from(old ^ print) << shift;
+        match self.model.word(place) {
+            Word::Still(word) => self.model.still(place, word, word.load(Relaxed) ^ change),
+            Word::Whole(word) => {
+                word.fetch_xor(change, AcqRel);
+            }
+            Word::Halves(..) => unreachable!("prints are no entry's words"),
+        }
+    }
+
+    fn full_until(&self, pair: u32) -> u32 {
+        self.model.marks[pair as usize].load(Relaxed)
+    }
+
+    fn set_full_until(&self, pair: u32, ticks: u32) {
+        self.model.marks[pair as usize].store(ticks, Relaxed);
+    }
+
+    /// No scenario gets so far.
+    fn overflow(&self, _: u32) -> Option<Place<'a>> {
+        None
     }
 
     fn mask(&self) -> u32 {

@@ -1,13 +1,13 @@
 //! The rules one by one, by one thread.
 
 use core::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::atomic::Ordering::SeqCst;
+use std::{cell::RefCell, sync::atomic::Ordering::SeqCst, vec, vec::Vec};
 
-use super::{Host, flows::*};
+use super::{Host, flows::*, host::Noting};
 use crate::{
     abi::{FlowKey, WAYS, field, meta},
     flow::{self, State},
-    table::{Cells, Evicted, Outcome, Search, hash, home, set_state_of_flow},
+    table::{Cells, Evicted, Outcome, Search, hash, set_state_of_flow, site},
 };
 
 #[test]
@@ -91,7 +91,7 @@ fn the_first_empty_way_of_the_home_bucket_is_filled_first() {
         .find(|held| held.key == key)
         .unwrap()
         .index;
-    assert_eq!(index, home(&host, &key) * WAYS);
+    assert_eq!(index, site(&host, &key).home * WAYS);
 }
 
 #[test]
@@ -171,6 +171,84 @@ fn hashes_are_even_over_buckets_for_ports_and_for_addresses() {
             "{counts:?}"
         );
     }
+}
+
+/// What an insert at that time comes to, and which locks it takes.
+fn insert_noting(host: &Host, port: u16, seconds: u32) -> (Result, Vec<u32>) {
+    let noting = Noting {
+        host,
+        locks: RefCell::default(),
+    };
+    let bound = binding(port, State::HalfOpen, seconds);
+    let result = insert(&&noting, &client(port, TCP), 0, &bound);
+    (result, noting.locks.into_inner())
+}
+
+#[test]
+fn a_pair_without_a_victim_is_not_searched_again_for_three_seconds() {
+    let host = Host::new(2);
+    fill(&&host);
+    let full = Result::Refused(Outcome::Full);
+    assert_eq!(
+        insert_noting(&host, 90, 2),
+        (full.clone(), vec![]),
+        "marked while it was filled"
+    );
+    assert_eq!(
+        insert_noting(&host, 91, 5),
+        (full.clone(), vec![0]),
+        "seen again"
+    );
+    assert_eq!(insert_noting(&host, 92, 7), (full.clone(), vec![]));
+    // Before the ticks wrapped, or long ago.
+    for mark in [0, 1, 0x8000_0000, u32::MAX] {
+        host.marks[0].store(mark, SeqCst);
+        assert_eq!(
+            insert_noting(&host, 93, 100),
+            (full.clone(), vec![0]),
+            "{mark}"
+        );
+    }
+}
+
+#[test]
+fn a_mark_ends_when_the_first_of_the_young_may_go() {
+    let host = Host::new(2);
+    for (port, seconds) in [(1, 100), (2, 101), (3, 102), (4, 102)] {
+        insert(
+            &&host,
+            &client(port, TCP),
+            0,
+            &binding(port, State::HalfOpen, seconds),
+        )
+        .made();
+    }
+    let full = Result::Refused(Outcome::Full);
+    assert_eq!(insert_noting(&host, 90, 102), (full.clone(), vec![0]));
+    assert_eq!(insert_noting(&host, 91, 102), (full, vec![]));
+    let (result, locks) = insert_noting(&host, 92, 103);
+    assert_eq!((result.made().1, locks), ([Evicted::HalfOpen; 2], vec![0]));
+    host.assert_sound();
+}
+
+#[test]
+fn a_free_place_is_taken_whatever_the_mark_says() {
+    let host = Host::new(2);
+    insert(
+        &&host,
+        &client(1, TCP),
+        0,
+        &binding(1, State::HalfOpen, 100),
+    )
+    .made();
+    host.marks[0].store(102 * TICKS, SeqCst);
+    insert(
+        &&host,
+        &client(2, TCP),
+        0,
+        &binding(2, State::HalfOpen, 100),
+    )
+    .made();
 }
 
 #[test]

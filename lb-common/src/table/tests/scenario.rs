@@ -14,6 +14,7 @@ use loom::{model::Builder, thread};
 use super::{
     Host,
     flows::{self, Result},
+    host::assert_sound,
     model::{Fault, Model, View, Written},
 };
 use crate::{abi::FlowKey, table::Work};
@@ -74,13 +75,14 @@ impl Scenario {
     /// First without interruptions, one thread after the other in each order, which shows most of the words that are
     /// written; then again until no other word was.
     pub(super) fn explore(self, check: impl Fn(&[u64], &[Result]) + Send + Sync + 'static) {
-        let written = Written::default();
+        let mut written = Written::default();
         let scenario = Arc::new((self, check));
         let mut preemptions = 0;
         loop {
             let known = written.len();
             let runs = run_all(&scenario, &written, preemptions);
             if written.len() > known {
+                written.learn();
                 continue;
             }
             if preemptions == scenario.0.preemptions {
@@ -115,7 +117,9 @@ where
         results.extend(threads.into_iter().map(|thread| thread.join().unwrap()));
         let results: Vec<_> = results.into_iter().flatten().collect();
         let words = model.snapshot();
+        let prints = model.snapshot_of_prints();
         if model.is_valid() {
+            assert_sound(&words, &prints);
             check(&words, &results);
         }
     });

@@ -259,6 +259,7 @@ fn balancer(network: &Network) -> Result<Works> {
         manage_addresses: false,
         metrics: None,
         data_plane_log: None,
+        flow_entries: None,
         interfaces: [&network.front, &network.back]
             .map(|name| (name.clone(), "native".to_owned()))
             .to_vec(),
