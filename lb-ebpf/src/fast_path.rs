@@ -45,11 +45,13 @@ pub(crate) fn walk(frame: &Frame) -> Option<u32> {
         Recipe::ESTABLISHED_REVERSE => recipe.way,
         Recipe::ESTABLISHED_FORWARD => {
             let print = ingress_print(window.u64::<6>(), ifindex);
-            let backend = schedule::state(BACKENDS.get(u32::from(recipe.backend()))?);
-            if backend.generation != recipe.backend_generation() || print != recipe.way {
+            let backend = BACKENDS.get(u32::from(recipe.backend()))?;
+            if schedule::state(backend).generation != recipe.backend_generation()
+                || print != recipe.way
+            {
                 return None;
             }
-            forward::way(backend.next_hop)?
+            forward::way(backend)?
         }
         _ => return None,
     };

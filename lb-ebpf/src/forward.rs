@@ -5,16 +5,17 @@ use core::ptr;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use lb_common::{
     abi::{
-        ConfigRow, InterfaceRow, MAX_INTERFACES, NeighbourWanted, Recipe, ingress_print, word::Way,
+        BackendRow, ConfigRow, InterfaceRow, MAX_INTERFACES, NeighbourWanted, Recipe,
+        ingress_print, word::Way,
     },
     packet::{PacketView, Window},
     verdict::{DropReason, Verdict},
 };
 
 use crate::{
-    maps::{BACKENDS, CONFIG, DEVICES, EVENTS, INTERFACES, NEXT_HOPS},
+    maps::{BACKENDS, CONFIG, DEVICES, EVENTS, INTERFACES},
     packet::Frame,
-    schedule, stats,
+    stats,
 };
 
 /// The way out of a packet.
@@ -40,7 +41,7 @@ pub(crate) fn route(recipe: &Recipe) -> Result<Route, Verdict> {
         let row = BACKENDS
             .get(backend)
             .ok_or(Verdict::Drop(DropReason::BrokenReference))?;
-        match way(schedule::state(row).next_hop) {
+        match way(row) {
             Some(way) => way,
             None => return unresolved(backend),
         }
@@ -67,7 +68,7 @@ pub(crate) const fn needs_ttl(route: &Route) -> bool {
     matches!(route, Route::Out { .. })
 }
 
-/// The next hop's MAC address is not known: the agent is asked to probe, and a host that forwards delivers meanwhile.
+/// The way to a backend is not known: the agent is asked to probe, and a host that forwards delivers meanwhile.
 #[inline(never)]
 fn unresolved(backend: u32) -> Result<Route, Verdict> {
     if stats::within_rate(stats::Limit::Events)
@@ -117,12 +118,11 @@ pub(crate) fn redirect(slot: u32) -> Result<Verdict, Verdict> {
     }
 }
 
-/// The way of a next hop whose MAC address is known.
+/// The way in force towards a backend, where it is known.
 #[inline(always)]
-pub(crate) fn way(next_hop: u32) -> Option<u64> {
-    let hop = NEXT_HOPS.get(next_hop)?;
-    // SAFETY: an aligned word of a map row.
-    let way = unsafe { ptr::read_volatile(&raw const hop.way) };
+pub(crate) fn way(backend: &BackendRow) -> Option<u64> {
+    // SAFETY: an aligned word of a map row that is never unmapped.
+    let way = unsafe { ptr::read_volatile(&raw const backend.way) };
     Way::is_resolved(way).then_some(way)
 }
 

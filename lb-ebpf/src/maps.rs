@@ -8,9 +8,9 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowBucket,
-        FlowCounters, FlowEntry, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS,
-        MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted,
-        NextHopRow, OVERFLOW_ENTRIES, PAIR, PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
+        FlowCounters, FlowEntry, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_RATE_LIMITS,
+        MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, OVERFLOW_ENTRIES,
+        PAIR, PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
     },
     table::Work,
 };
@@ -36,8 +36,6 @@ pub(crate) static CURSORS: Array<Cursor, { MAX_SERVICES as usize }> = Array::new
 pub(crate) static SLOTS: Array<u64, { MAX_SLOTS as usize }, SHARED> = Array::new();
 #[btf_map]
 pub(crate) static BACKENDS: Array<BackendRow, { MAX_BACKENDS as usize }, SHARED> = Array::new();
-#[btf_map]
-pub(crate) static NEXT_HOPS: Array<NextHopRow, { MAX_NEXT_HOPS as usize }, SHARED> = Array::new();
 #[btf_map]
 pub(crate) static INTERFACES: Array<InterfaceRow, { MAX_INTERFACES as usize }, SHARED> =
     Array::new();

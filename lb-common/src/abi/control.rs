@@ -1,6 +1,6 @@
 //! Rows of the control maps. Only the agent writes them.
 
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::word::{BackendState, SlotRange, Way};
 
@@ -134,39 +134,42 @@ impl ServiceRow {
     }
 }
 
-/// Row of `BACKENDS`. `state` is published by one aligned store; address and port are written before a slot names the row.
-#[repr(C, align(8))]
+/// Row of `BACKENDS`. `state` and `way` are published by an aligned store each; address, port and the first way are written
+/// before a slot names the row. Two rows fill a cache line.
+#[repr(C, align(32))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackendRow {
     /// [`BackendState`].
-    pub state: u64,
-    /// The backend's address.
-    pub address: [u8; 16],
+    pub state: u32,
     /// Port in network byte order.
     pub port_be: [u8; 2],
     /// Zero.
-    pub padding: [u8; 6],
+    pub padding: [u8; 2],
+    /// [`Way`] towards the backend; without [`Way::RESOLVED`] while the agent does not know it.
+    pub way: u64,
+    /// The backend's address.
+    pub address: [u8; 16],
 }
 
 impl BackendRow {
+    /// The row of a new tenant.
+    #[must_use]
+    pub const fn new(address: SocketAddr, way: Way, state: BackendState) -> Self {
+        Self {
+            state: state.pack(),
+            port_be: address.port().to_be_bytes(),
+            padding: [0; 2],
+            way: way.pack(),
+            address: address_bytes(address.ip()),
+        }
+    }
+
     /// The state in force.
     #[must_use]
     pub const fn state(&self) -> BackendState {
         BackendState::unpack(self.state)
     }
-}
 
-/// Row of `NEXT_HOPS`; `way` is published by one aligned store.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NextHopRow {
-    /// [`Way`].
-    pub way: u64,
-    /// Reserved for VLAN tags, zero.
-    pub reserved: u64,
-}
-
-impl NextHopRow {
     /// The way in force.
     #[must_use]
     pub const fn way(&self) -> Way {
@@ -192,5 +195,4 @@ const _: () = assert!(size_of::<ConfigRow>() == 64);
 const _: () = assert!(size_of::<ServiceKey>() == 20);
 const _: () = assert!(size_of::<ServiceRow>() == 64);
 const _: () = assert!(size_of::<BackendRow>() == 32);
-const _: () = assert!(size_of::<NextHopRow>() == 16);
 const _: () = assert!(size_of::<InterfaceRow>() == 32);

@@ -40,7 +40,7 @@ pub struct RateWindow {
     pub sent: u32,
 }
 
-/// Record in `EVENTS`: packets wait for the MAC address of this backend's next hop.
+/// Record in `EVENTS`: packets wait for the way towards this backend.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NeighbourWanted {

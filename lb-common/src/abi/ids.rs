@@ -39,10 +39,6 @@ id!(
     BackendId, NonZeroU16, u16
 );
 id!(
-    /// Row of `NEXT_HOPS`.
-    NextHopId, NonZeroU32, u32
-);
-id!(
     /// Row of `INTERFACES` and of `DEVICES`.
     InterfaceSlot, NonZeroU8, u8
 );

@@ -12,14 +12,14 @@ mod ids;
 pub mod word;
 
 pub use control::{
-    BackendRow, ConfigRow, InterfaceRow, Mode, NextHopRow, Protocol, Scheduler, ServiceKey,
-    ServiceRow, address_bytes, address_from_bytes,
+    BackendRow, ConfigRow, InterfaceRow, Mode, Protocol, Scheduler, ServiceKey, ServiceRow,
+    address_bytes, address_from_bytes,
 };
 pub use counters::{Cursor, FlowCounters, NeighbourWanted, RateWindow};
 pub use flow::{
     FlowBucket, FlowEntry, FlowKey, PAIR, PairRow, Recipe, WAYS, field, ingress_print, meta, pair,
 };
-pub use ids::{BackendId, InterfaceSlot, NextHopId, ServiceId};
+pub use ids::{BackendId, InterfaceSlot, ServiceId};
 
 /// Changes with every change to the bytes of a pinned map; an agent refuses maps of another version.
 pub const LAYOUT_VERSION: u32 = 5;
@@ -28,8 +28,6 @@ pub const LAYOUT_VERSION: u32 = 5;
 pub const MAX_SERVICES: u32 = 8_192;
 /// Rows of `BACKENDS`; row 0 is never used. Twice the 4,096 a configuration may hold, so that ids can rest before reuse.
 pub const MAX_BACKENDS: u32 = 8_192;
-/// Rows of `NEXT_HOPS`; row 0 is never used and reads as "not resolved".
-pub const MAX_NEXT_HOPS: u32 = 8_192;
 /// Rows of `INTERFACES`; row 0 is never used.
 pub const MAX_INTERFACES: u32 = 17;
 /// Slots in the arena that all services share.

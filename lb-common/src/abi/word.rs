@@ -1,5 +1,5 @@
-//! The words that change under a reading packet. Each is published by one aligned 64-bit store and read by one
-//! aligned 64-bit load, so a packet sees either the old meaning or the new one, never a mixture.
+//! The words that change under a reading packet. Each is published by one aligned store and read by one aligned load, so
+//! a packet sees either the old meaning or the new one, never a mixture.
 
 /// A service's range of slots: `offset` into the arena and `length`, both in slots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,8 +68,6 @@ impl Slot {
 /// What may change about a backend while flows use it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackendState {
-    /// Row of `NEXT_HOPS`; 0 while the agent has not resolved the address.
-    pub next_hop: u32,
     /// [`BackendState::IN_USE`] and its neighbours.
     pub flags: u16,
     /// Grows by one each time the row gets a new tenant.
@@ -85,8 +83,8 @@ impl BackendState {
     /// The word as the map holds it.
     #[must_use]
     #[inline(always)]
-    pub const fn pack(self) -> u64 {
-        self.next_hop as u64 | (self.flags as u64) << 32 | (self.generation as u64) << 48
+    pub const fn pack(self) -> u32 {
+        self.flags as u32 | (self.generation as u32) << 16
     }
 
     /// The state that `word` holds.
@@ -94,13 +92,12 @@ impl BackendState {
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "each part is taken on purpose"
+        reason = "each half is taken on purpose"
     )]
-    pub const fn unpack(word: u64) -> Self {
+    pub const fn unpack(word: u32) -> Self {
         Self {
-            next_hop: word as u32,
-            flags: (word >> 32) as u16,
-            generation: (word >> 48) as u16,
+            flags: word as u16,
+            generation: (word >> 16) as u16,
         }
     }
 }
@@ -192,7 +189,6 @@ mod tests {
         };
         assert_eq!(Slot::unpack(slot.pack()), slot);
         let state = BackendState {
-            next_hop: 0x0102_0304,
             flags: 3,
             generation: 0xfffe,
         };

@@ -25,7 +25,7 @@ pub(super) enum Input {
     Network(Observation),
     /// A gratuitous ARP is to be sent.
     Announce(Announcement),
-    /// Packets wait for the next hops of these backends.
+    /// Packets wait for the ways towards these backends.
     Wanted(BTreeSet<BackendId>),
     /// A scan of the flow table has finished.
     Scanned(io::Result<References>),

@@ -21,7 +21,7 @@ impl Events {
         Ok(Self { ring: watch(ring)? })
     }
 
-    /// Waits for packets that wait for a next hop; gives the rows of `BACKENDS` they are for.
+    /// Waits for packets that wait for a way; gives the rows of `BACKENDS` they are for.
     ///
     /// # Errors
     /// The ring can't be waited for.

@@ -5,9 +5,8 @@ use std::{fmt, path::Path};
 use aya::maps::{MapError, MapInfo, MapType};
 use lb_common::abi::{
     BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, FlowEntry, InterfaceRow,
-    MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS,
-    MAX_TABLE_EVENTS, MAX_VERDICTS, NextHopRow, OVERFLOW_ENTRIES, PAIR, PairRow, RateWindow,
-    ServiceKey, ServiceRow, WAYS,
+    MAX_BACKENDS, MAX_INTERFACES, MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS,
+    MAX_VERDICTS, OVERFLOW_ENTRIES, PAIR, PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
 };
 
 /// `BPF_F_MMAPABLE`.
@@ -96,7 +95,6 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
         own("CURSORS", size_of::<Cursor>(), MAX_SERVICES),
         shared("SLOTS", size_of::<u64>(), MAX_SLOTS),
         shared("BACKENDS", size_of::<BackendRow>(), MAX_BACKENDS),
-        shared("NEXT_HOPS", size_of::<NextHopRow>(), MAX_NEXT_HOPS),
         shared("INTERFACES", size_of::<InterfaceRow>(), MAX_INTERFACES),
         shared(FLOWS, size_of::<FlowBucket>(), buckets(flow_entries)),
         shared(FLOW_PAIRS, size_of::<PairRow>(), flow_entries / PAIR),

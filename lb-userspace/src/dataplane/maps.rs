@@ -4,17 +4,16 @@ use std::{collections::BTreeMap, io, os::fd::AsFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, xdp::DevMap};
 use lb_common::abi::{
-    BackendId, BackendRow, FlowCounters, InterfaceSlot, NextHopId, ServiceId, ServiceKey,
-    address_bytes,
-    word::{BackendState, SlotRange},
+    BackendId, BackendRow, FlowCounters, InterfaceSlot, ServiceId, ServiceKey,
+    word::{BackendState, SlotRange, Way},
 };
 
 use super::{
     TableError, io_error,
     pins::Pins,
     rows::{
-        BACKEND_WORDS, CONFIG_WORDS, backend_row, backend_words, config_row, config_words,
-        interface_row, interface_words, next_hop_row, service_row, service_words,
+        CONFIG_WORDS, backend_row, backend_words, config_row, config_words, interface_row,
+        interface_words, service_row, service_words,
     },
     shared::SharedArray,
     syscall,
@@ -34,7 +33,6 @@ pub(super) struct Maps {
     services: SharedArray,
     slots: SharedArray,
     backends: SharedArray,
-    next_hops: SharedArray,
     interfaces: SharedArray,
     devices: DevMap<MapData>,
     devices_fd: MapData,
@@ -58,7 +56,6 @@ impl Maps {
             services: shared("SERVICES")?,
             slots: shared("SLOTS")?,
             backends: shared("BACKENDS")?,
-            next_hops: shared("NEXT_HOPS")?,
             interfaces: shared("INTERFACES")?,
             devices: typed(pins, "DEVICES")?,
             devices_fd: MapData::from_pin(pins.map("DEVICES"))
@@ -88,7 +85,6 @@ impl Maps {
             |row| BackendId::new(u16::try_from(row).ok()?),
             backend_row,
         );
-        tables.next_hops = rows(&self.next_hops, NextHopId::new, next_hop_row);
         tables.interfaces = rows(
             &self.interfaces,
             |row| InterfaceSlot::new(u8::try_from(row).ok()?),
@@ -122,7 +118,7 @@ impl Maps {
     pub(super) fn last_rows(&self) -> (u32, u32) {
         let service = |row: &u32| service_row(self.services.row(*row)).in_use != 0;
         let backend = |row: &u32| {
-            BackendState::unpack(self.backends.load(*row, 0)).flags & BackendState::IN_USE != 0
+            backend_row(self.backends.row(*row)).state().flags & BackendState::IN_USE != 0
         };
         let last_service = (1..self.services.rows()).rev().find(service);
         let last_backend = (1..self.backends.rows()).rev().find(backend);
@@ -167,23 +163,22 @@ impl Maps {
                 "DEVICES",
                 syscall::delete(self.devices_fd.fd().as_fd(), u32::from(slot.get())),
             ),
-            Change::NextHop { id, way } => {
-                store("NEXT_HOPS", self.next_hops.store(id.get(), 0, way.pack()))
-            }
             Change::ClearBackendCounters(id) => clear(
                 &mut self.backend_counters,
                 "COUNTERS_BACKENDS",
                 u32::from(id.get()),
             ),
-            Change::Backend { id, address, state } => {
-                let row = BackendRow {
-                    state: state.pack(),
-                    address: address_bytes(address.ip()),
-                    port_be: address.port().to_be_bytes(),
-                    padding: [0; 6],
-                };
-                store("BACKENDS", self.fill_backend(id, backend_words(&row)))
+            Change::Backend {
+                id,
+                address,
+                way,
+                state,
+            } => {
+                let words = backend_words(&BackendRow::new(address, way, state));
+                let row = u32::from(id.get());
+                store("BACKENDS", self.backends.store_row(row, words))
             }
+            Change::BackendWay { id, way } => store("BACKENDS", self.store_way(id, way)),
             Change::BackendState { id, state } => store("BACKENDS", self.store_state(id, state)),
             Change::Filter { index, bits } => store("FILTER", self.filter.store(index, 0, bits)),
             Change::Slots { offset, ref slots } => {
@@ -216,12 +211,19 @@ impl Maps {
         }
     }
 
-    fn fill_backend(&self, id: BackendId, words: [u64; BACKEND_WORDS]) -> io::Result<()> {
-        self.backends.store_row(u32::from(id.get()), words)
+    fn store_way(&self, id: BackendId, way: Way) -> io::Result<()> {
+        self.backends.store(u32::from(id.get()), 1, way.pack())
     }
 
+    /// The port stands in the same word and stays.
     fn store_state(&self, id: BackendId, state: BackendState) -> io::Result<()> {
-        self.backends.store(u32::from(id.get()), 0, state.pack())
+        let id = u32::from(id.get());
+        let row = BackendRow {
+            state: state.pack(),
+            ..backend_row(self.backends.row(id))
+        };
+        let [word, ..] = backend_words(&row);
+        self.backends.store(id, 0, word)
     }
 }
 

@@ -2,14 +2,12 @@
 
 use std::array;
 
-use lb_common::abi::{BackendRow, ConfigRow, InterfaceRow, NextHopRow, ServiceRow};
+use lb_common::abi::{BackendRow, ConfigRow, InterfaceRow, ServiceRow};
 
 /// Words of a row of `SERVICES`.
 pub(super) const SERVICE_WORDS: usize = size_of::<ServiceRow>() / 8;
 /// Words of a row of `BACKENDS`.
 pub(super) const BACKEND_WORDS: usize = size_of::<BackendRow>() / 8;
-/// Words of a row of `NEXT_HOPS`.
-pub(super) const NEXT_HOP_WORDS: usize = size_of::<NextHopRow>() / 8;
 /// Words of a row of `INTERFACES`.
 pub(super) const INTERFACE_WORDS: usize = size_of::<InterfaceRow>() / 8;
 /// Words of `CONFIG`.
@@ -112,25 +110,22 @@ pub(super) fn service_row(words: [u64; SERVICE_WORDS]) -> ServiceRow {
 pub(super) fn backend_words(row: &BackendRow) -> [u64; BACKEND_WORDS] {
     Writer::default()
         .put(row.state.to_ne_bytes())
-        .put(row.address)
         .put(row.port_be)
         .put(row.padding)
+        .put(row.way.to_ne_bytes())
+        .put(row.address)
         .words()
 }
 
 pub(super) fn backend_row(words: [u64; BACKEND_WORDS]) -> BackendRow {
     let mut fields = reader(words);
     BackendRow {
-        state: u64::from_ne_bytes(fields.take()),
-        address: fields.take(),
+        state: u32::from_ne_bytes(fields.take()),
         port_be: fields.take(),
         padding: fields.take(),
+        way: u64::from_ne_bytes(fields.take()),
+        address: fields.take(),
     }
-}
-
-pub(super) fn next_hop_row(words: [u64; NEXT_HOP_WORDS]) -> NextHopRow {
-    let [way, reserved] = words;
-    NextHopRow { way, reserved }
 }
 
 pub(super) fn interface_words(row: &InterfaceRow) -> [u64; INTERFACE_WORDS] {
@@ -193,17 +188,13 @@ mod tests {
         assert_eq!(service_row(raw(&service)), service);
         let backend = BackendRow {
             state: 99,
-            address,
             port_be: [1, 2],
-            padding: [3, 4, 5, 6, 7, 8],
+            padding: [3, 4],
+            way: 0x0506_0708_090a_0b0c,
+            address,
         };
         assert_eq!(backend_words(&backend), raw(&backend));
         assert_eq!(backend_row(raw(&backend)), backend);
-        let hop = NextHopRow {
-            way: 7,
-            reserved: 8,
-        };
-        assert_eq!(next_hop_row(raw(&hop)), hop);
         let interface = InterfaceRow {
             mac: 5,
             ifindex: 6,

@@ -8,10 +8,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{
-        BackendId, FlowCounters, Mode, NextHopId, NextHopRow, Protocol, Scheduler, ServiceId,
-        ServiceRow, word::Way,
-    },
+    abi::{BackendId, FlowCounters, Mode, Protocol, Scheduler, ServiceId, ServiceRow, word::Way},
     table::Event,
     verdict::{DropReason, Verdict},
 };
@@ -314,8 +311,7 @@ fn active(seen: &Seen, service: ServiceId, backend: BackendId) -> u64 {
 }
 
 fn next_hop(seen: &Seen, id: BackendId) -> Option<String> {
-    let hop = NextHopId::new(seen.tables.backends.get(&id)?.state().next_hop)?;
-    let way = seen.tables.next_hops.get(&hop).map(NextHopRow::way)?;
+    let way = seen.tables.backends.get(&id)?.way();
     let mac = way.mac.map(|byte| format!("{byte:02x}")).join(":");
     (way.flags & Way::RESOLVED != 0).then_some(mac)
 }

@@ -1,11 +1,12 @@
-//! What the maps can't say: who owns a next hop or an interface's row, and what rests before it is used again.
+//! What the maps can't say: the neighbours behind which backends are, who owns an interface's row, and what rests before it
+//! is used again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use lb_common::abi::{BackendId, InterfaceSlot, NextHopId, ServiceId};
+use lb_common::abi::{BackendId, InterfaceSlot, ServiceId};
 
 use super::HopKey;
 
@@ -39,12 +40,12 @@ struct Rest {
 /// Notes beside the maps; see the module.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    pub(super) hops: BTreeMap<HopKey, NextHopId>,
+    /// The last known MAC address of each neighbour that leads to a backend.
+    pub(super) neighbours: BTreeMap<HopKey, [u8; 6]>,
     pub(super) interfaces: BTreeMap<String, InterfaceSlot>,
     backends: BTreeMap<BackendId, Rest>,
     services: BTreeMap<ServiceId, Rest>,
     slots: BTreeMap<InterfaceSlot, Rest>,
-    resting_hops: BTreeMap<NextHopId, Instant>,
     /// By the word that named them.
     resting_ranges: BTreeMap<u64, Instant>,
 }
@@ -81,10 +82,8 @@ impl Book {
     /// When the next thing that rests by time alone is free.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        let hops = self.resting_hops.values();
-        hops.chain(self.resting_ranges.values())
-            .min()
-            .map(|since| *since + GRACE)
+        let since = self.resting_ranges.values().min()?;
+        Some(*since + GRACE)
     }
 
     /// Makes the resting backends exactly those given; gives those that are free now.
@@ -114,31 +113,6 @@ impl Book {
         let free = rest(&mut self.slots, retired, now);
         self.interfaces.retain(|_, slot| !free.contains(slot));
         free
-    }
-
-    /// The same for next hops, which only rows of `BACKENDS` name: time is enough.
-    pub(super) fn rest_hops(
-        &mut self,
-        retired: &BTreeSet<NextHopId>,
-        now: Instant,
-    ) -> Vec<NextHopId> {
-        self.resting_hops.retain(|id, _| retired.contains(id));
-        for id in retired {
-            self.resting_hops.entry(*id).or_insert(now);
-        }
-        let free: Vec<_> = self
-            .resting_hops
-            .iter()
-            .filter(|(_, since)| now >= **since + GRACE)
-            .map(|(id, _)| *id)
-            .collect();
-        self.resting_hops.retain(|id, _| !free.contains(id));
-        free
-    }
-
-    /// Whether a next hop rests.
-    pub(super) fn hop_rests(&self, id: NextHopId) -> bool {
-        self.resting_hops.contains_key(&id)
     }
 
     /// Lets ranges rest that were in force before and no longer are, and forgets those that have rested. A range is

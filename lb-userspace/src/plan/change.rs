@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 
 use lb_common::abi::{
-    BackendId, ConfigRow, InterfaceRow, InterfaceSlot, NextHopId, ServiceId, ServiceKey,
-    ServiceRow,
+    BackendId, ConfigRow, InterfaceRow, InterfaceSlot, ServiceId, ServiceKey, ServiceRow,
     word::{BackendState, Slot, SlotRange, Way},
 };
 
@@ -27,25 +26,27 @@ pub enum Change {
         /// Kernel index of the interface to send from.
         ifindex: Option<u32>,
     },
-    /// The word of a row of `NEXT_HOPS`.
-    NextHop {
-        /// The row.
-        id: NextHopId,
-        /// The way.
-        way: Way,
-    },
     /// Zeroes the counters of a row of `BACKENDS` that has no tenant.
     ClearBackendCounters(BackendId),
-    /// A new tenant of a row of `BACKENDS`: address and port, then the state.
+    /// A new tenant of a row of `BACKENDS`: address, then the way, then port and state.
     Backend {
         /// The row.
         id: BackendId,
         /// The tenant.
         address: SocketAddr,
+        /// The way towards it.
+        way: Way,
         /// Its state.
         state: BackendState,
     },
-    /// The state word of a row of `BACKENDS`.
+    /// The way in a row of `BACKENDS`.
+    BackendWay {
+        /// The row.
+        id: BackendId,
+        /// The way from now on.
+        way: Way,
+    },
+    /// The state in a row of `BACKENDS`.
     BackendState {
         /// The row.
         id: BackendId,

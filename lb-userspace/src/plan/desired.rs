@@ -78,7 +78,7 @@ pub struct Service {
     pub pool: String,
 }
 
-/// Names a next hop: a neighbour on an interface.
+/// Names a neighbour on an interface, the next hop of a way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HopKey {
     /// Kernel name.

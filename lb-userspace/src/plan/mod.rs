@@ -9,12 +9,12 @@ mod arena;
 mod book;
 mod change;
 pub(crate) mod desired;
-mod hops;
 mod interfaces;
 mod order;
 mod salvage;
 mod services;
 mod tables;
+mod ways;
 
 #[cfg(test)]
 mod properties;
@@ -62,9 +62,6 @@ pub enum Refusal {
         "backend {0}: no row is free in BACKENDS; removed backends keep theirs until their flows have ended"
     )]
     NoBackendId(std::net::SocketAddr),
-    /// `NEXT_HOPS` has no free row.
-    #[error("next hop {0}: no row is free in NEXT_HOPS; it is tried again in {seconds} s", seconds = GRACE.as_secs())]
-    NoNextHopId(HopKey),
     /// `INTERFACES` has no free row.
     #[error(
         "interface {0}: no row is free in INTERFACES; removed interfaces keep theirs until their flows have ended"

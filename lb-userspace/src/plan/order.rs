@@ -7,10 +7,14 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendId, BackendRow, ConfigRow, LAYOUT_VERSION, MAX_BACKENDS, Protocol, word::BackendState,
+    BackendId, BackendRow, ConfigRow, LAYOUT_VERSION, MAX_BACKENDS, Protocol,
+    word::{BackendState, Way},
 };
 
-use super::{Actual, Book, Change, Desired, Plan, Refusal, Tables, tables::filter_places};
+use super::{
+    Actual, Book, Change, Desired, Plan, Refusal, Tables,
+    tables::{backend_address, filter_places},
+};
 
 /// Gives the changes that lead from `actual` to `desired`, none where they are equal.
 ///
@@ -18,7 +22,7 @@ use super::{Actual, Book, Change, Desired, Plan, Refusal, Tables, tables::filter
 /// 1. rows of interfaces, and the configuration that makes them count;
 /// 2. backends that may no longer take new flows stop, whatever slots still name them;
 /// 3. the filter gains its bits;
-/// 4. next hops, then backends, then slots, then services, then the keys that lead packets to them;
+/// 4. backends with their ways, then slots, then services, then the keys that lead packets to them;
 /// 5. keys of removed services go, then their slots; their rows and those of removed backends stay and rest;
 /// 6. rows that have rested are cleared;
 /// 7. interfaces, configuration and filter lose what nothing needs any more.
@@ -38,7 +42,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: Instant) -> Plan {
     let ids = planner.backend_ids();
     planner.stop_accepting(&ids);
     planner.widen_filter();
-    planner.raise_hops(&ids);
+    planner.learn_neighbours();
     planner.raise_backends(&ids);
     let services = planner.service_ids();
     planner.raise_services(&services, &ids);
@@ -46,7 +50,6 @@ pub fn plan(desired: &Desired, actual: &Actual, now: Instant) -> Plan {
     planner.lower_keys(&services);
     planner.lower_services(&services);
     planner.lower_backends(&ids);
-    planner.lower_hops();
     planner.lower_interfaces();
     planner.configure(false);
     planner.narrow_filter();
@@ -180,23 +183,31 @@ impl Planner<'_> {
     /// Brings every row with a tenant up to date and moves new tenants in.
     fn raise_backends(&mut self, ids: &BackendIds) {
         let accepting = self.accepting(ids);
-        let tenants: BTreeMap<_, _> = self
-            .tables
-            .tenants()
-            .map(|(id, address, state)| (id, (address, state)))
-            .collect();
-        for (id, (address, state)) in &tenants {
+        let flags = |id| {
             let accepts = if accepting.contains(id) {
                 BackendState::ACCEPTS
             } else {
                 0
             };
+            BackendState::IN_USE | accepts
+        };
+        let tenants: BTreeMap<_, _> = self
+            .tables
+            .tenants()
+            .filter_map(|(id, ..)| Some((id, *self.tables.backends.get(&id)?)))
+            .collect();
+        for (id, row) in &tenants {
+            let way = self.way_to(backend_address(row).ip(), row.way());
+            // Before the state, which may let new flows in.
+            if way != row.way() {
+                self.emit(Change::BackendWay { id: *id, way });
+            }
+            let state = row.state();
             let wanted = BackendState {
-                next_hop: self.hop_of(address.ip(), state.next_hop),
-                flags: BackendState::IN_USE | accepts,
-                generation: state.generation,
+                flags: flags(id),
+                ..state
             };
-            if wanted != *state {
+            if wanted != state {
                 self.emit(Change::BackendState {
                     id: *id,
                     state: wanted,
@@ -216,25 +227,21 @@ impl Planner<'_> {
             if last.generation != 0 {
                 self.emit(Change::ClearBackendCounters(*id));
             }
-            let accepts = if accepting.contains(id) {
-                BackendState::ACCEPTS
-            } else {
-                0
-            };
             let state = BackendState {
-                next_hop: self.hop_of(address.ip(), 0),
-                flags: BackendState::IN_USE | accepts,
+                flags: flags(id),
                 generation: last.generation.wrapping_add(1),
             };
             self.emit(Change::Backend {
                 id: *id,
                 address: *address,
+                way: self.way_to(address.ip(), Way::default()),
                 state,
             });
         }
     }
 
-    /// Clears the rows of removed backends that have rested; their generations stay.
+    /// Gives up the rows of removed backends that have rested; all but their permissions stays for the next tenant to
+    /// write over, the generation for it to go on from.
     fn lower_backends(&mut self, ids: &BackendIds) {
         let living: BTreeSet<_> = ids.values().copied().collect();
         let retired = self
@@ -244,19 +251,12 @@ impl Planner<'_> {
             .filter(|id| !living.contains(id))
             .collect();
         for id in self.book.rest_backends(&retired, self.now) {
-            let generation = self
-                .tables
-                .backends
-                .get(&id)
-                .map_or(0, |row| row.state().generation);
-            self.emit(Change::BackendState {
-                id,
-                state: BackendState {
-                    next_hop: 0,
-                    flags: 0,
-                    generation,
-                },
-            });
+            let row = self.tables.backends.get(&id);
+            let state = BackendState {
+                flags: 0,
+                ..row.map(BackendRow::state).unwrap_or_default()
+            };
+            self.emit(Change::BackendState { id, state });
         }
     }
 

@@ -8,7 +8,7 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use lb_common::abi::{
-    BackendId, NextHopId, Protocol, ServiceId, ServiceKey, ServiceRow,
+    BackendId, BackendRow, Protocol, ServiceId, ServiceKey, ServiceRow,
     word::{BackendState, Slot, SlotRange, Way},
 };
 
@@ -26,7 +26,6 @@ pub struct Salvage {
 /// What a change writes, as far as others build on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
-    NextHop(NextHopId),
     Backend(BackendId),
     Slots(u32),
     Service(ServiceId),
@@ -39,8 +38,8 @@ impl Salvage {
     pub fn leave_out(&mut self, change: &Change, tables: &Tables) {
         let service = |key| tables.keys.get(key).copied().and_then(ServiceId::new);
         let place = match change {
-            Change::NextHop { id, .. } => Place::NextHop(*id),
             Change::Backend { id, .. }
+            | Change::BackendWay { id, .. }
             | Change::BackendState { id, .. }
             | Change::ClearBackendCounters(id) => Place::Backend(*id),
             Change::Slots { offset, .. } => Place::Slots(*offset),
@@ -64,25 +63,21 @@ impl Salvage {
             Change::Config(row) => row.interfaces >= tables.config.interfaces,
             Change::Interface { row, .. } => row.ifindex != 0,
             Change::Device { ifindex, .. } => ifindex.is_some(),
-            Change::NextHop { way, .. } => way.flags == Way::RESOLVED && has_way(tables, *way),
             Change::ClearBackendCounters(_)
             | Change::ClearServiceCounters(_)
             | Change::RemoveKey(_) => true,
-            Change::Backend { id, address, state } => {
+            Change::Backend {
+                id, address, way, ..
+            } => {
                 !self.lacks(Place::Backend(*id))
-                    && self.has_hop(tables, *state, 0)
+                    && has_interface(tables, *way)
                     && passes(tables, *address, &[Protocol::Tcp, Protocol::Udp])
             }
+            Change::BackendWay { way, .. } => has_interface(tables, *way),
             Change::BackendState { id, state } => {
-                let before = tables
-                    .backends
-                    .get(id)
-                    .map(lb_common::abi::BackendRow::state);
-                let before = before.unwrap_or_default();
-                stops(before, *state)
-                    || state.flags & BackendState::IN_USE != 0
-                        && !self.lacks(Place::Backend(*id))
-                        && self.has_hop(tables, *state, before.next_hop)
+                let before = tables.backends.get(id).map(BackendRow::state);
+                stops(before.unwrap_or_default(), *state)
+                    || state.flags & BackendState::IN_USE != 0 && !self.lacks(Place::Backend(*id))
             }
             Change::Filter { index, bits } => {
                 let before = tables.filter.get(*index as usize).copied().unwrap_or(0);
@@ -114,19 +109,6 @@ impl Salvage {
         self.left_out.contains(&place)
     }
 
-    /// Whether the next hop is as planned; one that the backend has already may also be as it was.
-    fn has_hop(&self, tables: &Tables, state: BackendState, before: u32) -> bool {
-        let Some(id) = NextHopId::new(state.next_hop) else {
-            return true;
-        };
-        state.next_hop == before
-            || !self.lacks(Place::NextHop(id))
-                && tables
-                    .next_hops
-                    .get(&id)
-                    .is_some_and(|row| row.way().flags == Way::RESOLVED)
-    }
-
     fn has_slots(&self, range: SlotRange) -> bool {
         range.length == 0 || !self.lacks(Place::Slots(range.offset))
     }
@@ -142,10 +124,12 @@ fn stops(before: BackendState, after: BackendState) -> bool {
     same == before && after.flags & !before.flags == 0 && keeps_tenant
 }
 
-fn has_way(tables: &Tables, way: Way) -> bool {
+/// Whether a way leads nowhere, or out of an interface that has its row.
+fn has_interface(tables: &Tables, way: Way) -> bool {
     let mut slots = tables.interfaces.keys();
-    u32::from(way.interface) <= tables.config.interfaces
-        && slots.any(|slot| slot.get() == way.interface)
+    way == Way::default()
+        || u32::from(way.interface) <= tables.config.interfaces
+            && slots.any(|slot| slot.get() == way.interface)
 }
 
 fn has_tenant(tables: &Tables, slot: Slot) -> bool {

@@ -8,8 +8,7 @@ use std::{
 use lb_common::{
     abi::{
         BackendId, BackendRow, ConfigRow, FILTER_WORDS, InterfaceRow, InterfaceSlot, MAX_SLOTS,
-        NextHopId, NextHopRow, Protocol, ServiceId, ServiceKey, ServiceRow, address_bytes,
-        address_from_bytes,
+        Protocol, ServiceId, ServiceKey, ServiceRow, address_bytes, address_from_bytes,
         word::{BackendState, Slot, SlotRange},
     },
     filter,
@@ -32,8 +31,6 @@ pub struct Tables {
     pub slots: Slots,
     /// `BACKENDS`.
     pub backends: BTreeMap<BackendId, BackendRow>,
-    /// `NEXT_HOPS`.
-    pub next_hops: BTreeMap<NextHopId, NextHopRow>,
     /// `INTERFACES`.
     pub interfaces: BTreeMap<InterfaceSlot, InterfaceRow>,
     /// `DEVICES`.
@@ -49,7 +46,6 @@ impl Default for Tables {
             services: BTreeMap::new(),
             slots: Slots::default(),
             backends: BTreeMap::new(),
-            next_hops: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             devices: BTreeMap::new(),
         }
@@ -96,26 +92,23 @@ impl Tables {
             } => {
                 self.devices.remove(&slot);
             }
-            Change::NextHop { id, way } => {
-                let row = self.next_hops.get(&id).copied().unwrap_or_default();
+            Change::ClearBackendCounters(_) | Change::ClearServiceCounters(_) => {}
+            Change::Backend {
+                id,
+                address,
+                way,
+                state,
+            } => put(&mut self.backends, id, BackendRow::new(address, way, state)),
+            Change::BackendWay { id, way } => {
+                let row = self.backends.get(&id).copied().unwrap_or_default();
                 put(
-                    &mut self.next_hops,
+                    &mut self.backends,
                     id,
-                    NextHopRow {
+                    BackendRow {
                         way: way.pack(),
                         ..row
                     },
                 );
-            }
-            Change::ClearBackendCounters(_) | Change::ClearServiceCounters(_) => {}
-            Change::Backend { id, address, state } => {
-                let row = BackendRow {
-                    state: state.pack(),
-                    address: address_bytes(address.ip()),
-                    port_be: address.port().to_be_bytes(),
-                    padding: [0; 6],
-                };
-                put(&mut self.backends, id, row);
             }
             Change::BackendState { id, state } => {
                 let row = self.backends.get(&id).copied().unwrap_or_default();

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, xdp::DevMap};
 use lb_common::abi::word::{BackendState, Slot, SlotRange, Way};
 use lb_common::abi::{
-    BackendRow, ConfigRow, InterfaceRow, LAYOUT_VERSION, Mode, NextHopRow, Protocol, Scheduler,
-    ServiceKey, ServiceRow, address_bytes,
+    BackendRow, ConfigRow, InterfaceRow, LAYOUT_VERSION, Mode, Protocol, Scheduler, ServiceKey,
+    ServiceRow, address_bytes,
 };
 use lb_common::filter;
 
@@ -55,7 +55,7 @@ impl Program {
         self.set("INTERFACES", slot.into(), row)
     }
 
-    /// Makes a backend of row `id`, generation 1, with a next hop of the same row.
+    /// Makes a backend of row `id`, generation 1, behind this MAC address on the interface of a slot.
     ///
     /// # Errors
     /// Those of the maps.
@@ -70,19 +70,19 @@ impl Program {
             interface,
             flags: Way::RESOLVED,
         });
+        let state = BackendState {
+            flags: BackendState::IN_USE | BackendState::ACCEPTS,
+            generation: 1,
+        };
         self.set(
-            "NEXT_HOPS",
+            "BACKENDS",
             id.into(),
-            NextHopRow {
-                way: way.pack(),
-                reserved: 0,
-            },
+            BackendRow::new(address.into(), way, state),
         )?;
-        self.set_backend_state(id, address, BackendState::IN_USE | BackendState::ACCEPTS, 1)?;
         self.admit(address, &[Protocol::Tcp, Protocol::Udp])
     }
 
-    /// Rewrites the state of a backend.
+    /// Rewrites address and state of a backend, which keeps its way.
     ///
     /// # Errors
     /// Those of the map.
@@ -93,17 +93,10 @@ impl Program {
         flags: u16,
         generation: u16,
     ) -> Result<()> {
-        let state = BackendState {
-            next_hop: id.into(),
-            flags,
-            generation,
-        };
-        let row = BackendRow {
-            state: state.pack(),
-            address: address_bytes((*address.ip()).into()),
-            port_be: address.port().to_be_bytes(),
-            padding: [0; 6],
-        };
+        let state = BackendState { flags, generation };
+        let rows = Array::<_, Row<BackendRow>>::try_from(self.map("BACKENDS")?)?;
+        let Row(before) = rows.get(&id.into(), 0)?;
+        let row = BackendRow::new(address.into(), before.way(), state);
         self.set("BACKENDS", id.into(), row)
     }
 

@@ -1,7 +1,5 @@
 //! What must hold at every moment, and at the end of every reconcile.
 
-use lb_common::abi::NextHopRow;
-
 use super::*;
 
 impl World {
@@ -45,22 +43,27 @@ impl World {
             }
         }
         for (id, address, state) in tables.tenants() {
-            let way = way_of(tables, state);
+            let way = tables.backends[&id].way();
             assert!(
-                state.next_hop == 0 || way.flags == Way::RESOLVED,
-                "a next hop that is named is resolved"
+                way == Way::default() || way.flags == Way::RESOLVED,
+                "a way is resolved or none"
             );
-            let old = before
-                .backends
-                .get(&id)
-                .map(|row| way_of(before, row.state()));
-            let new = after
-                .backends
-                .get(&id)
-                .map(|row| way_of(after, row.state()));
+            let of = |tables: &Tables| {
+                let row = tables.backends.get(&id)?;
+                let same = row.state().generation == state.generation;
+                (same && backend_address(row) == address).then(|| row.way())
+            };
             assert!(
-                Some(way) == old || Some(way) == new,
-                "a backend has its old way or its new one"
+                of(before) == Some(way) || of(after) == Some(way),
+                "a backend has its old way or its new one, and never that of another tenant"
+            );
+            let accepts = |tables: &Tables| {
+                let row = tables.backends.get(&id);
+                row.is_some_and(|row| row.state().flags & BackendState::ACCEPTS != 0)
+            };
+            assert!(
+                accepts(before) || !accepts(tables) || of(after) == Some(way),
+                "a backend has its new way before it takes flows"
             );
             for (index, bit) in filter_places(address, &[Protocol::Tcp, Protocol::Udp]) {
                 assert!(
@@ -110,13 +113,6 @@ impl World {
     }
 }
 
-fn way_of(tables: &Tables, state: BackendState) -> Way {
-    NextHopId::new(state.next_hop)
-        .and_then(|id| tables.next_hops.get(&id))
-        .map(NextHopRow::way)
-        .unwrap_or_default()
-}
-
 fn check_slot(tables: &Tables, slot: Slot) {
     let id = BackendId::new(slot.backend).expect("a slot in force was filled");
     let state = tables
@@ -154,20 +150,20 @@ pub(super) fn check_result(desired: &Desired, tables: &Tables) {
         .flat_map(|service| desired.rotation(service))
         .copied()
         .collect();
-    for (_, address, state) in tables.tenants() {
+    for (id, address, state) in tables.tenants() {
+        let way = tables.backends[&id].way();
         assert_eq!(
             state.flags & BackendState::ACCEPTS != 0,
             accepting.contains(&address)
         );
         match desired.hops.get(&address.ip()) {
             Some(Hop::Known { key, mac }) if desired.interfaces.contains_key(&key.interface) => {
-                let way = way_of(tables, state);
                 assert_eq!(way.mac, *mac);
                 let slot = InterfaceSlot::new(way.interface).unwrap();
                 let ifindex = tables.interfaces.get(&slot).map_or(0, |row| row.ifindex);
                 assert_eq!(ifindex, desired.interfaces[&key.interface].ifindex);
             }
-            Some(Hop::Unreachable) => assert_eq!(state.next_hop, 0),
+            Some(Hop::Unreachable) => assert_eq!(way, Way::default()),
             _ => {}
         }
     }

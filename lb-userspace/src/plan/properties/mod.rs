@@ -10,7 +10,7 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendId, InterfaceSlot, Mode, NextHopId, Protocol, Scheduler, ServiceId, ServiceKey,
+    BackendId, InterfaceSlot, Mode, Protocol, Scheduler, ServiceId, ServiceKey,
     word::{BackendState, Slot, SlotRange, Way},
 };
 use proptest::prelude::*;
@@ -140,7 +140,7 @@ impl World {
             Step::Scan => self.scan(),
             Step::Restart => {
                 self.actual.book = super::Book::default();
-                // Time alone guards ranges and next hops, and a restart takes longer than any packet.
+                // Time alone guards ranges, and a restart takes longer than any packet.
                 self.recent.clear();
             }
         }
@@ -157,8 +157,7 @@ impl World {
             let slot = Slot::unpack(word);
             let backend = BackendId::new(slot.backend).unwrap();
             let row = tables.backends[&backend];
-            let way = NextHopId::new(row.state().next_hop).map(|id| tables.next_hops[&id].way());
-            let slot_used = way.and_then(|way| InterfaceSlot::new(way.interface));
+            let slot_used = InterfaceSlot::new(row.way().interface);
             self.flows.push(Flow {
                 service: id,
                 service_address: address,

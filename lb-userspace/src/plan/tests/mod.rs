@@ -11,14 +11,14 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendId, InterfaceRow, InterfaceSlot, MAX_BACKENDS, MAX_SLOTS, Mode, NextHopId, Protocol,
-    Scheduler, ServiceId, ServiceRow,
+    BackendId, InterfaceRow, InterfaceSlot, MAX_BACKENDS, MAX_SLOTS, Mode, Protocol, Scheduler,
+    ServiceId, ServiceRow,
     word::{BackendState, SlotRange, Way},
 };
 
 use super::{
-    Actual, Book, Change, Desired, GRACE, Hop, HopKey, Interface, References, Refusal, Service,
-    ServiceAddress, plan,
+    Actual, Book, Change, Desired, GRACE, Hop, HopKey, Interface, References, Refusal, Salvage,
+    Service, ServiceAddress, plan,
 };
 
 fn backend(number: u16) -> SocketAddr {
@@ -153,9 +153,7 @@ impl Balancer {
     }
 
     fn way(&self, address: SocketAddr) -> Way {
-        let (_, state) = self.row(address).unwrap();
-        NextHopId::new(state.next_hop)
-            .map(|id| self.actual.tables.next_hops[&id].way())
-            .unwrap_or_default()
+        let (id, _) = self.row(address).unwrap();
+        self.actual.tables.backends[&id].way()
     }
 }

@@ -1,55 +1,121 @@
-//! Interfaces, next hops and neighbours.
+//! Interfaces, neighbours and the ways through them.
 
 use super::*;
 
 #[test]
-fn a_new_mac_is_one_word_and_a_new_gateway_another_row() {
+fn a_new_mac_is_a_word_for_each_backend_behind_it_and_a_new_gateway_one_for_its_backend() {
     let mut balancer = Balancer::new();
-    let mut wanted = desired(2);
-    wanted.hops = (1..=2)
-        .map(|number| (backend(number).ip(), through(250, 1)))
-        .collect();
+    let mut wanted = desired(3);
+    for number in 1..=2 {
+        let through = through(250, 1);
+        wanted.hops.insert(backend(number).ip(), through);
+    }
     balancer.reconcile(&wanted);
-    let before = balancer.row(backend(1)).unwrap().1.next_hop;
-    assert_eq!(
-        balancer.row(backend(2)).unwrap().1.next_hop,
-        before,
-        "one gateway, one row"
-    );
 
-    wanted.hops = (1..=2)
-        .map(|number| (backend(number).ip(), through(250, 9)))
-        .collect();
+    for number in 1..=2 {
+        let through = through(250, 9);
+        wanted.hops.insert(backend(number).ip(), through);
+    }
     let changes = balancer.reconcile(&wanted);
-    assert!(matches!(changes[..], [Change::NextHop { .. }]));
-    assert_eq!(balancer.way(backend(2)).mac, [2, 0, 0, 0, 2, 9]);
+    let way = Way {
+        mac: [2, 0, 0, 0, 2, 9],
+        interface: 1,
+        flags: Way::RESOLVED,
+    };
+    let to = |number| Change::BackendWay {
+        id: balancer.row(backend(number)).unwrap().0,
+        way,
+    };
+    assert_eq!(changes, [to(1), to(2)]);
 
     wanted.hops.insert(backend(1).ip(), through(251, 5));
     let changes = balancer.reconcile(&wanted);
-    assert!(matches!(
-        changes[..],
-        [Change::NextHop { .. }, Change::BackendState { .. }]
-    ));
+    assert!(matches!(changes[..], [Change::BackendWay { .. }]));
     assert_eq!(balancer.way(backend(1)).mac, [2, 0, 0, 0, 2, 5]);
-    assert_eq!(balancer.way(backend(2)).mac, [2, 0, 0, 0, 2, 9]);
+    assert_eq!(balancer.way(backend(2)), way);
 }
 
 #[test]
-fn a_next_hop_that_nothing_names_rests_before_its_row_is_cleared() {
+fn a_backend_that_is_reachable_again_has_its_way_before_it_takes_flows() {
     let mut balancer = Balancer::new();
+    let mut lost = desired(2);
+    lost.hops.insert(backend(1).ip(), Hop::Unreachable);
+    lost.pools.insert("web".to_owned(), vec![backend(2)]);
+    balancer.reconcile(&lost);
+    assert_eq!(balancer.way(backend(1)), Way::default());
+    let changes = balancer.reconcile(&desired(2));
+    let id = balancer.row(backend(1)).unwrap().0;
+    let place = |is: &dyn Fn(&Change) -> bool| changes.iter().position(is);
+    let way =
+        place(&|change| matches!(change, Change::BackendWay { id: other, .. } if *other == id));
+    let state =
+        place(&|change| matches!(change, Change::BackendState { id: other, .. } if *other == id));
+    let slots = place(&|change| matches!(change, Change::ServiceSlots { .. }));
+    assert!(way.is_some() && way < state && state < slots, "{changes:?}");
+}
+
+#[test]
+fn a_backend_whose_way_can_not_be_written_takes_no_flows() {
+    let mut balancer = Balancer::new();
+    let mut lost = desired(2);
+    lost.hops.insert(backend(1).ip(), Hop::Unreachable);
+    lost.pools.insert("web".to_owned(), vec![backend(2)]);
+    balancer.reconcile(&lost);
+    let planned = plan(&desired(2), &balancer.actual, balancer.now);
+    let tables = &mut balancer.actual.tables;
+    let mut salvage = Salvage::default();
+    for change in &planned.changes {
+        let fails = matches!(change, Change::BackendWay { .. });
+        if !fails && salvage.may_follow(change, tables) {
+            tables.apply(change);
+        } else {
+            salvage.leave_out(change, tables);
+        }
+    }
+    assert_eq!(balancer.rotation(), [backend(2)]);
+    balancer.reconcile(&desired(2));
+    assert_eq!(balancer.rotation(), [backend(1), backend(2)]);
+}
+
+#[test]
+fn a_new_tenant_of_a_row_comes_with_its_own_way() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(2));
+    let (id, _) = balancer.row(backend(2)).unwrap();
+    balancer.reconcile(&desired(1));
+    balancer.settle(&desired(1));
     let mut wanted = desired(1);
+    wanted.backends.insert(backend(7));
     balancer.reconcile(&wanted);
-    let old = balancer.row(backend(1)).unwrap().1.next_hop;
-    wanted.hops.insert(backend(1).ip(), through(250, 1));
+    assert_eq!(balancer.row(backend(7)).unwrap().0, id);
+    assert_eq!(
+        balancer.way(backend(7)),
+        Way::default(),
+        "not that of the old tenant"
+    );
+}
+
+#[test]
+fn a_backend_that_comes_behind_a_silent_gateway_takes_its_last_known_way() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(2);
+    wanted.hops.insert(backend(2).ip(), through(250, 1));
     balancer.reconcile(&wanted);
-    assert_eq!(balancer.reconcile(&wanted), []);
-    assert_eq!(balancer.actual.book.next_wake(), Some(balancer.now + GRACE));
-    balancer.wait(GRACE);
-    let cleared = Change::NextHop {
-        id: NextHopId::new(old).unwrap(),
-        way: Way::default(),
+    let way = balancer.way(backend(2));
+    let Hop::Known { key, .. } = through(250, 1) else {
+        unreachable!()
     };
-    assert_eq!(balancer.reconcile(&wanted), [cleared]);
+    for number in 1..=3 {
+        let keep = Hop::Keep {
+            key: Some(key.clone()),
+        };
+        wanted.hops.insert(backend(number).ip(), keep);
+    }
+    wanted.backends.insert(backend(3));
+    balancer.reconcile(&wanted);
+    for number in 1..=3 {
+        assert_eq!(balancer.way(backend(number)), way);
+    }
 }
 
 #[test]
@@ -80,7 +146,7 @@ fn after_a_start_nothing_changes_where_nothing_changed() {
 }
 
 #[test]
-fn after_a_start_a_row_is_not_rewritten_under_a_backend_that_stays() {
+fn after_a_start_each_backend_goes_from_its_old_way_to_its_new_one() {
     let mut balancer = Balancer::new();
     let mut wanted = desired(2);
     wanted.hops = (1..=2)
@@ -98,11 +164,7 @@ fn after_a_start_a_row_is_not_rewritten_under_a_backend_that_stays() {
         tables.apply(change);
         let seen: Vec<_> = tables
             .tenants()
-            .map(|(_, _, state)| {
-                tables.next_hops[&NextHopId::new(state.next_hop).unwrap()]
-                    .way()
-                    .mac[5]
-            })
+            .map(|(id, ..)| tables.backends[&id].way().mac[5])
             .collect();
         assert!(
             [old.mac[5], 7].contains(&seen[0]) && [old.mac[5], 8].contains(&seen[1]),

@@ -13,7 +13,6 @@ fn a_cold_start_builds_from_the_bottom_up() {
             Change::Device { .. } => "device",
             Change::Config(_) => "config",
             Change::Filter { .. } => "filter",
-            Change::NextHop { .. } => "next hop",
             Change::Backend { .. } => "backend",
             Change::Slots { .. } => "slots",
             Change::Service { .. } => "service",
@@ -28,7 +27,6 @@ fn a_cold_start_builds_from_the_bottom_up() {
         "device",
         "config",
         "filter",
-        "next hop",
         "backend",
         "slots",
         "service",
@@ -92,7 +90,7 @@ fn drift_is_repaired() {
     let tables = &mut balancer.actual.tables;
     tables.keys.clear();
     tables.filter[5] = u64::MAX;
-    tables.next_hops.values_mut().for_each(|row| row.way ^= 1);
+    tables.backends.values_mut().for_each(|row| row.way ^= 1);
     tables.interfaces.insert(
         InterfaceSlot::new(1).unwrap(),
         InterfaceRow {
@@ -106,8 +104,8 @@ fn drift_is_repaired() {
     assert_eq!(balancer.rotation(), [backend(1), backend(2), backend(3)]);
     let tables = &mut balancer.actual.tables;
     assert_eq!(
-        (&tables.keys, &tables.filter, &tables.next_hops),
-        (&good.keys, &good.filter, &good.next_hops)
+        (&tables.keys, &tables.filter, &tables.backends),
+        (&good.keys, &good.filter, &good.backends)
     );
     assert_eq!(
         (&tables.interfaces, &tables.devices),
