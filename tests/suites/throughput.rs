@@ -11,6 +11,9 @@ use lb_tests::topology::{Arms, Topology, VIP};
 /// How many packets of each run tcpdump looks at, on each end.
 const PACKETS: usize = 10_000;
 
+/// Runs of which one has to lose next to nothing.
+const RUNS: usize = 3;
+
 #[test]
 fn iperf3_runs_both_ways_one_arm() -> Result<()> {
     both_ways(Arms::One)
@@ -45,11 +48,14 @@ fn both_ways(arms: Arms) -> Result<()> {
         "--udp --bitrate 50M --time 2",
         "--udp --bitrate 50M --time 2 --reverse",
     ] {
-        let received = watched(&topology, options)?;
-        assert!(received.datagrams > 5_000, "{options}: {received:?}");
-        // A busy machine may be late for a queue; a balancer that loses a part of a flow loses much more.
-        let lost = received.lost * 100 / received.datagrams;
-        assert!(lost < 10, "{options}: {lost} % lost: {received:?}");
+        // A busy machine may be late for a queue, once and again; a balancer that loses a part of a flow loses it each time.
+        let mut lost = Vec::new();
+        while lost.len() < RUNS && lost.last().is_none_or(|percent| *percent >= 10) {
+            let received = watched(&topology, options)?;
+            assert!(received.datagrams > 5_000, "{options}: {received:?}");
+            lost.push(received.lost * 100 / received.datagrams);
+        }
+        assert!(lost.last() < Some(&10), "{options}: {lost:?} % lost");
     }
 
     for host in [client, backend] {

@@ -52,7 +52,7 @@ fn a_report_becomes_series() {
         "lb_config_last_reload_success_timestamp_seconds 1.5",
         "lb_config_last_reload_successful 0",
         r#"lb_drops_total{reason="no_neighbour"} 10"#,
-        r#"lb_drops_total{reason="no_neighbour"} 0"#,
+        r#"lb_drops_total{reason="reply_collision"} 0"#,
         "lb_flow_table_capacity 262144",
         "lb_flow_table_entries 2480",
         r#"lb_interface_attached{interface="eth0",mode="native"} 1"#,
