@@ -11,13 +11,15 @@ pub const fn round_robin(cursor: u64, length: u32) -> u32 {
     (cursor % length as u64) as u32
 }
 
-/// By hash: the slot that a 5-tuple falls on, the same for as long as the slots are. Needs no state.
+/// By hash: the slot that a 5-tuple falls on, the same for as long as the slots are, and for each further `attempt` the
+/// next one. Needs no state.
 #[must_use]
 #[inline(always)]
-pub const fn by_hash(hash: u32, length: u32) -> u32 {
+pub const fn by_hash(hash: u32, attempt: u32, length: u32) -> u32 {
     // The high half of the product: no division, and even for a hash that is (Lemire, "Fast random integer
     // generation in an interval", 2019).
-    ((hash as u64 * length as u64) >> 32) as u32
+    let first = (hash as u64 * length as u64) >> 32;
+    round_robin(first + attempt as u64, length)
 }
 
 #[cfg(test)]
@@ -33,8 +35,18 @@ mod tests {
     #[test]
     fn by_hash_stays_within_the_slots() {
         for length in [1, 2, 3, 4096] {
-            assert_eq!(by_hash(0, length), 0);
-            assert_eq!(by_hash(u32::MAX, length), length - 1);
+            assert_eq!(by_hash(0, 0, length), 0);
+            assert_eq!(by_hash(u32::MAX, 0, length), length - 1);
+        }
+    }
+
+    #[test]
+    fn each_attempt_by_hash_is_at_another_slot() {
+        for hash in [0, 0x8000_0000, u32::MAX] {
+            let mut seen: std::vec::Vec<u32> =
+                (0..4).map(|attempt| by_hash(hash, attempt, 4)).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, [0, 1, 2, 3]);
         }
     }
 }

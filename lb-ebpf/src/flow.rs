@@ -32,7 +32,7 @@ pub(crate) fn find(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bo
                 break (entry, tag);
             }
             Search::Miss => {
-                table::warm(&Table, &packet.key);
+                table::warm(&Table, &packet.key, &clock());
                 return Ok(false);
             }
             Search::Unstable if tries > 0 => tries -= 1,
@@ -132,11 +132,11 @@ pub(crate) fn make(work: &Work) -> Result<bool, DropReason> {
     }
 }
 
-/// Makes the recipe of a packet whose flow finds no room. Never gives `false`.
+/// Makes the recipe of a packet whose flow finds no room.
 #[inline(always)]
-pub(crate) fn make_without_entry() -> Result<bool, DropReason> {
+pub(crate) fn make_without_entry() -> Result<(), DropReason> {
     match overflow_flow() {
-        MADE => Ok(true),
+        MADE => Ok(()),
         outcome => Err(refusal(outcome)),
     }
 }

@@ -8,14 +8,14 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowBucket,
-        FlowCounters, FlowEntry, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_RATE_LIMITS,
-        MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, OVERFLOW_ENTRIES,
-        PAIR, PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
+        FlowCounters, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_RATE_LIMITS, MAX_SERVICES,
+        MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, OVERFLOW_BUCKETS, PAIR,
+        PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
     },
     table::Work,
 };
 
-/// The agent maps the array and publishes single words.
+/// The agent maps the array, and publishes single words or only reads; the flag also aligns rows to the page.
 const SHARED: usize = BPF_F_MMAPABLE as usize;
 /// Keys of VIPs and services; each VIP has up to three marker keys beside its services.
 const SERVICE_KEYS_MAX: usize = 4 * MAX_SERVICES as usize;
@@ -46,7 +46,7 @@ pub(crate) static FLOWS: Array<FlowBucket, { (DEFAULT_FLOW_ENTRIES / WAYS) as us
 pub(crate) static FLOW_PAIRS: Array<PairRow, { (DEFAULT_FLOW_ENTRIES / PAIR) as usize }, SHARED> =
     Array::new();
 #[btf_map]
-pub(crate) static OVERFLOW: Array<FlowEntry, { OVERFLOW_ENTRIES as usize }, SHARED> = Array::new();
+pub(crate) static OVERFLOW: Array<FlowBucket, { OVERFLOW_BUCKETS as usize }, SHARED> = Array::new();
 #[btf_map]
 pub(crate) static COUNTERS_TABLE: PerCpuArray<u64, { MAX_TABLE_EVENTS as usize }> =
     PerCpuArray::new();

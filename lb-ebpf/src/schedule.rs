@@ -51,10 +51,7 @@ pub(crate) fn pick(packet: &Packet, attempt: u32, without_entry: bool, work: &mu
         let turn = unsafe { stats::fetch_add(&raw mut (*cursor).next, 1) };
         schedule::round_robin(turn, range.length)
     } else {
-        schedule::by_hash(
-            table::hash(&packet.key, 0).wrapping_add(attempt),
-            range.length,
-        )
+        schedule::by_hash(table::hash(&packet.key, 0), attempt, range.length)
     };
     let Some(place) = SLOTS.get_ptr(range.offset.wrapping_add(position)) else {
         return Picked::Nothing;

@@ -84,7 +84,8 @@ fn try_backends(packet: &Packet, work: &mut Work) -> Result<bool, DropReason> {
     Ok(false)
 }
 
-/// Tries one backend after the other for a flow with an entry, or for one without. Gives whether there was room.
+/// Tries one backend after the other for a flow with an entry, or for one without. Gives whether the packet has its
+/// recipe now; an entry there may be no room for.
 #[inline(always)]
 fn try_each(packet: &Packet, work: &mut Work, without_entry: bool) -> Result<bool, DropReason> {
     let mut reason = DropReason::NoBackend;
@@ -95,7 +96,7 @@ fn try_each(packet: &Packet, work: &mut Work, without_entry: bool) -> Result<boo
             Picked::Nothing => break,
         }
         let made = if without_entry {
-            flow::make_without_entry()
+            flow::make_without_entry().map(|()| true)
         } else {
             flow::make(work)
         };

@@ -4,7 +4,7 @@ use core::{arch::asm, mem::offset_of, ptr};
 
 use aya_ebpf::Global;
 use lb_common::{
-    abi::{DEFAULT_FLOW_ENTRIES, OVERFLOW_ENTRIES, PAIR, PairRow, WAYS, field, pair},
+    abi::{DEFAULT_FLOW_ENTRIES, OVERFLOW_BUCKETS, PAIR, PairRow, WAYS, field, pair},
     table::{Cells, LOCK_TRIES, Memory},
 };
 
@@ -54,9 +54,9 @@ impl Memory for Table {
     }
 
     #[inline(always)]
-    fn overflow(&self, hash: u32) -> Option<Entry> {
-        let row = OVERFLOW.get_ptr_mut(hash & (OVERFLOW_ENTRIES - 1))?;
-        Some(Entry(row.cast()))
+    fn overflow(&self, hash: u32) -> Option<Bucket> {
+        let row = OVERFLOW.get_ptr_mut(hash & (OVERFLOW_BUCKETS - 1))?;
+        Some(Bucket(row.cast()))
     }
 
     #[inline(always)]

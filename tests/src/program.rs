@@ -14,7 +14,7 @@ use aya::{
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
-    abi::{FlowBucket, FlowCounters, FlowEntry, FlowKey, PAIR, Recipe, WAYS, command, field},
+    abi::{FlowBucket, FlowCounters, FlowEntry, FlowKey, Recipe, WAYS, command, field},
     verdict::Verdict,
 };
 
@@ -92,7 +92,7 @@ impl Program {
             .override_global("AYA_LOG_LEVEL", &0u8, true)
             .override_global("FLOW_MASK", &mask, true)
             .map_max_entries("FLOWS", buckets)
-            .map_max_entries("FLOW_PAIRS", entries / PAIR)
+            .map_max_entries("FLOW_PAIRS", buckets / 2)
             .load(object)
             .context("loading the object")?;
         let mut program = Self { object };

@@ -42,7 +42,7 @@ pub const MAX_RATE_LIMITS: u32 = 2;
 pub const RATE_LIMIT: u32 = 100;
 /// Rows of `COUNTERS_TABLE`.
 pub const MAX_TABLE_EVENTS: u32 = 16;
-/// Entries of `OVERFLOW`, a power of two.
-pub const OVERFLOW_ENTRIES: u32 = 1 << 16;
+/// Buckets of `OVERFLOW`, a power of two.
+pub const OVERFLOW_BUCKETS: u32 = 1 << 14;
 /// Entries of `FLOWS` where the configuration does not say; a flow in mode `nat` takes two.
 pub const DEFAULT_FLOW_ENTRIES: u32 = 1 << 18;

@@ -3,7 +3,9 @@
 use super::{
     Cells, Memory, Site,
     entry::{at, key_of, outline_of, partner_of, recipe_of, release, take, take_at},
-    pair, second_home, site,
+    pair,
+    search::{Search, find},
+    second_home, site,
     victim::{Evicted, NONE, PROTECTED, Scan, fate, free_place, is_marked_full, seek},
 };
 use crate::{
@@ -79,6 +81,7 @@ impl Work {
 
 /// Makes both entries of a flow in mode `nat`.
 ///
+/// 0. A key whose pairs say that they are full ends it, without a lock.
 /// 1. The locks of both pairs, in index order.
 /// 2. The client's key: a living entry of another CPU ends the insert, and its recipe is the flow's.
 /// 3. The reply's key: a living entry of another client's key is a collision.
@@ -88,7 +91,14 @@ impl Work {
 pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     // An entry that is over gives its place to the flow's next one.
     if work.over == 0 && is_full(memory, &work.key, &work.clock) {
-        return Outcome::Full;
+        return match find(memory, &work.key) {
+            Search::Hit(_, recipe, _) => {
+                work.there = recipe;
+                Outcome::Existing
+            }
+            Search::Miss => Outcome::Full,
+            Search::Unstable => Outcome::Contended,
+        };
     }
     work.reply = reply_of(work);
     let sites = [site(memory, &work.key), site(memory, &work.reply)];
@@ -129,16 +139,16 @@ pub(super) fn reply_of(work: &Work) -> FlowKey {
 }
 
 /// Asks ahead for the entries that an insert of this key will look at, by the prints of its pair: the free place, or
-/// where there is none all of them.
+/// where there is none all of them, if it may have a victim.
 #[inline(always)]
-pub fn warm<M: Memory>(memory: &M, key: &FlowKey) {
+pub fn warm<M: Memory>(memory: &M, key: &FlowKey, clock: &flow::Clock) {
     let home = site(memory, key).home;
     let free = free_place(memory, home, NONE);
     if free != NONE {
         if let Some(entry) = at(memory, free) {
             memory.ask(entry);
         }
-    } else if memory.full_until(pair(home)) == 0 {
+    } else if !is_marked_full(memory, pair(home), clock) {
         warm_pair(memory, home);
     }
 }
@@ -220,6 +230,7 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, sites: [Site; 2]) -> Ou
     }
     let reverse_index = reverse.chosen();
     if reverse_index == NONE {
+        give_up(memory, work);
         return Outcome::Full;
     }
     if forward.spills != 0 {
@@ -235,9 +246,23 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, sites: [Site; 2]) -> Ou
     write_both(memory, work, places)
 }
 
+/// Frees the flow's own entry that is over, where its next one finds no room: later packets must not find it, but go by
+/// their hash as this one does.
+#[inline(always)]
+fn give_up<M: Memory>(memory: &M, work: &Work) {
+    let Scan { found, tag, .. } = work.scans[0];
+    if found != NONE
+        && let Some(entry) = at(memory, found)
+        && take_at(entry, tag)
+    {
+        evict(memory, entry, found, work.clock);
+        free(memory, entry, found, tag);
+    }
+}
+
 /// Whether the entry of the reply's key belongs to a living flow of another client's key.
 #[inline(always)]
-pub(super) fn holds_a_living_flow(entry: impl Cells, work: &Work) -> bool {
+fn holds_a_living_flow(entry: impl Cells, work: &Work) -> bool {
     let holder = outline_of(entry);
     !flow::is_over(&holder, work.key.protocol(), &work.clock)
         && flow::partner(&work.reply, &holder) != work.key

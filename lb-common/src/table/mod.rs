@@ -27,7 +27,7 @@ mod victim;
 pub use change::{move_client, partner_entry, set_state_of_flow};
 pub use expire::{ANCIENT_TICKS, expire};
 pub use insert::{Outcome, Work, insert, warm};
-pub use overflow::{overflow, overflowed};
+pub use overflow::{REMEMBERED_SECONDS, overflow, overflowed};
 pub use search::{Search, find, find_near};
 pub use victim::{Evicted, Scan};
 
@@ -52,7 +52,7 @@ pub enum Event {
     EvictedUnanswered = 1,
     /// An entry of a half-open connection made room.
     EvictedHalfOpen = 2,
-    /// A packet's flow found no entry that may be evicted: it goes by its hash, without one.
+    /// A packet's flow found no entry that may be evicted: it goes by its hash, without one, where a backend takes it.
     Overflow = 3,
     /// Another CPU made the same flow first.
     LostInsert = 4,
@@ -125,8 +125,8 @@ pub trait Memory {
     fn entry(&self, bucket: Self::Bucket, way: u32) -> Self::Entry;
     /// Asks for an entry's memory ahead of its use; does nothing where nobody waits for memory.
     fn ask(&self, _entry: Self::Entry) {}
-    /// The place of a reply without an entry, by a hash of its key, in the table of those: see [`overflow`].
-    fn overflow(&self, hash: u32) -> Option<Self::Entry>;
+    /// The bucket of a reply without an entry, by a hash of its key, in the table of those: see [`overflow`].
+    fn overflow(&self, hash: u32) -> Option<Self::Bucket>;
     /// Takes the lock of a pair of buckets, or gives up after [`LOCK_TRIES`].
     fn lock(&self, pair: u32) -> bool;
     /// Gives it back.

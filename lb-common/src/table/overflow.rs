@@ -1,36 +1,42 @@
 //! Flows that found no room: their packets go by a hash over the slots, so that only the way of the replies has to be
-//! remembered, in a small table of its own that forgets the older one of two that want the same place.
+//! remembered, in a small table of its own that forgets the oldest of a bucket.
 
 use super::{
-    Memory, Outcome, Search, Work,
-    entry::take,
+    Memory, Outcome, SEARCH_TRIES, Search, Work,
+    entry::{outline_of, take},
     find, hash,
-    insert::{fill, holds_a_living_flow, reply_of, write_recipes},
-    search::look,
+    insert::{fill, reply_of, write_recipes},
+    search::{look, rest_of},
     victim::NONE,
 };
 use crate::{
-    abi::{FlowKey, Recipe},
-    flow::Clock,
+    abi::{FlowKey, Recipe, WAYS},
+    flow::{self, Clock},
 };
 
 /// Seconds for which a reply's way is remembered.
-const REMEMBERED_SECONDS: u32 = 30;
+pub const REMEMBERED_SECONDS: u32 = 30;
 
 /// Makes the recipes of a flow that gets no entry, and remembers that of its replies.
 ///
-/// [`Outcome::Made`], or [`Outcome::Collision`] where replies are those of a living flow.
+/// [`Outcome::Made`]; [`Outcome::Collision`] where the replies would be taken for those of another flow, with an entry
+/// (though it may be over: it is found first) or without; or [`Outcome::Contended`].
 #[inline(always)]
 pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     work.reply = reply_of(work);
-    if let Search::Hit(entry, ..) = find(memory, &work.reply)
-        && holds_a_living_flow(entry, work)
+    let holder = match find(memory, &work.reply) {
+        Search::Hit(_, recipe, _) => Some(recipe),
+        Search::Miss => overflowed(memory, &work.reply, &work.clock),
+        Search::Unstable => return Outcome::Contended,
+    };
+    if let Some(recipe) = holder
+        && flow::partner(&work.reply, &recipe) != work.key
     {
         return Outcome::Collision;
     }
     write_recipes(work);
     // Where another CPU is writing there, the client has to send again.
-    if let Some(entry) = memory.overflow(hash(&work.reply, memory.seed()))
+    if let Some(entry) = place(memory, &work.reply, &work.clock)
         && let Some(tag) = take(entry)
     {
         fill(entry, tag, &work.reply, &work.back, NONE);
@@ -38,13 +44,40 @@ pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     Outcome::Made
 }
 
+/// Where a reply is remembered, or may be: in its place, or that of the one not heard of for the longest.
+#[inline(always)]
+fn place<M: Memory>(memory: &M, key: &FlowKey, clock: &Clock) -> Option<M::Entry> {
+    let bucket = memory.overflow(hash(key, memory.seed()))?;
+    let (mut oldest, mut age) = (memory.entry(bucket, 0), 0);
+    for way in 0..WAYS {
+        let entry = memory.entry(bucket, way);
+        if rest_of(entry, key).is_some() {
+            return Some(entry);
+        }
+        let its_age = clock.now.wrapping_sub(outline_of(entry).last_seen());
+        if its_age > age {
+            (oldest, age) = (entry, its_age);
+        }
+    }
+    Some(oldest)
+}
+
 /// The recipe of a reply of such a flow.
 #[inline(always)]
 pub fn overflowed<M: Memory>(memory: &M, key: &FlowKey, clock: &Clock) -> Option<Recipe> {
-    let entry = memory.overflow(hash(key, memory.seed()))?;
-    let Search::Hit(_, recipe, _) = look(entry, key) else {
-        return None;
-    };
-    let remembered = REMEMBERED_SECONDS * clock.ticks_per_second;
-    (clock.age(recipe.last_seen()) <= remembered).then_some(recipe)
+    let bucket = memory.overflow(hash(key, memory.seed()))?;
+    for way in 0..WAYS {
+        let entry = memory.entry(bucket, way);
+        for _ in 0..SEARCH_TRIES {
+            match look(entry, key) {
+                Search::Hit(_, recipe, _) => {
+                    let age = clock.now.wrapping_sub(recipe.last_seen());
+                    return (age <= clock.seconds(REMEMBERED_SECONDS)).then_some(recipe);
+                }
+                Search::Miss => break,
+                Search::Unstable => {}
+            }
+        }
+    }
+    None
 }

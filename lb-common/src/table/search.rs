@@ -110,7 +110,7 @@ pub(super) fn look<E: Cells>(entry: E, key: &FlowKey) -> Search<E> {
 
 /// The word [`field::REST`] of an entry that holds the key.
 #[inline(always)]
-fn rest_of(entry: impl Cells, key: &FlowKey) -> Option<u64> {
+pub(super) fn rest_of(entry: impl Cells, key: &FlowKey) -> Option<u64> {
     if entry.load::<{ field::ADDRESSES }>() != key.addresses {
         return None;
     }

@@ -4,9 +4,9 @@ use std::{fmt, path::Path};
 
 use aya::maps::{MapError, MapInfo, MapType};
 use lb_common::abi::{
-    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, FlowEntry, InterfaceRow,
+    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow,
     MAX_BACKENDS, MAX_INTERFACES, MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS,
-    MAX_VERDICTS, OVERFLOW_ENTRIES, PAIR, PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
+    MAX_VERDICTS, OVERFLOW_BUCKETS, PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
 };
 
 /// `BPF_F_MMAPABLE`.
@@ -17,6 +17,8 @@ const READ_ONLY: u32 = 1 << 7;
 pub(super) const FLOWS: &str = "FLOWS";
 /// Name of the map with a row for each pair of the flow table's buckets.
 pub(super) const FLOW_PAIRS: &str = "FLOW_PAIRS";
+/// Name of the map of replies without an entry.
+pub(super) const OVERFLOW: &str = "OVERFLOW";
 
 /// Bytes of the event ring.
 const EVENTS: u32 = 1 << 16;
@@ -97,8 +99,8 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
         shared("BACKENDS", size_of::<BackendRow>(), MAX_BACKENDS),
         shared("INTERFACES", size_of::<InterfaceRow>(), MAX_INTERFACES),
         shared(FLOWS, size_of::<FlowBucket>(), buckets(flow_entries)),
-        shared(FLOW_PAIRS, size_of::<PairRow>(), flow_entries / PAIR),
-        shared("OVERFLOW", size_of::<FlowEntry>(), OVERFLOW_ENTRIES),
+        shared(FLOW_PAIRS, size_of::<PairRow>(), buckets(flow_entries) / 2),
+        shared(OVERFLOW, size_of::<FlowBucket>(), OVERFLOW_BUCKETS),
         per_cpu("COUNTERS_SERVICES", size_of::<FlowCounters>(), MAX_SERVICES),
         per_cpu("COUNTERS_BACKENDS", size_of::<FlowCounters>(), MAX_BACKENDS),
         per_cpu("COUNTERS_VERDICTS", size_of::<u64>(), MAX_VERDICTS),
@@ -132,5 +134,25 @@ impl Shape {
             found,
             needed,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_row_for_each_pair_of_buckets_whatever_the_number_of_entries() {
+        for entries in [1_024, 1_000_000, 1_048_580, 16_777_216] {
+            let shapes = shapes(entries);
+            let rows = |name| {
+                shapes
+                    .iter()
+                    .find(|shape| shape.name == name)
+                    .unwrap()
+                    .max_entries
+            };
+            assert_eq!(rows(FLOW_PAIRS) * 2, rows(FLOWS), "{entries}");
+        }
     }
 }

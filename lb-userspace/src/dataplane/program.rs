@@ -6,7 +6,7 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader, TestRun, TestRunOptions,
     programs::{ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp},
 };
-use lb_common::abi::{PAIR, command};
+use lb_common::abi::command;
 
 use super::layout::{FLOW_PAIRS, FLOWS, Shape, buckets};
 use crate::model::{DataPlane, DataPlaneLog};
@@ -84,7 +84,7 @@ impl Program {
         let level = log_level(settings.log);
         let mut loader = EbpfLoader::new();
         loader.map_max_entries(FLOWS, buckets);
-        loader.map_max_entries(FLOW_PAIRS, settings.flow_entries / PAIR);
+        loader.map_max_entries(FLOW_PAIRS, buckets / 2);
         loader.override_global("FLOW_MASK", &mask, true);
         loader.override_global("FLOW_SEED", &flow_seed, true);
         loader.override_global(aya_log::LEVEL, &level, true);

@@ -14,8 +14,13 @@ use lb_common::{
 };
 
 use super::{
-    InForce, ProgramInForce, Readings, TableError, io_error, layout::FLOWS, maps::Maps,
-    program::Program, query, shared::SharedArray, syscall::Batches,
+    InForce, ProgramInForce, Readings, TableError, io_error,
+    layout::{FLOWS, OVERFLOW},
+    maps::Maps,
+    program::Program,
+    query,
+    shared::SharedArray,
+    syscall::Batches,
 };
 use crate::{observe::flows::FlowCensus, plan::Tables};
 
@@ -27,6 +32,7 @@ const ROWS_AT_ONCE: usize = 64;
 /// The maps that are only read, with descriptors of their own.
 pub(super) struct KernelReadings {
     flows: SharedArray,
+    overflow: SharedArray,
     services: MapData,
     backends: MapData,
     verdicts: MapData,
@@ -45,8 +51,10 @@ impl KernelReadings {
         let open = |name: &'static str| {
             MapData::from_pin(directory.join(name)).map_err(|error| (name, io_error(&error)))
         };
+        let map = |name| SharedArray::map_read_only(&open(name)?).map_err(|cause| (name, cause));
         Ok(Self {
-            flows: SharedArray::map_read_only(&open(FLOWS)?).map_err(|cause| (FLOWS, cause))?,
+            flows: map(FLOWS)?,
+            overflow: map(OVERFLOW)?,
             services: open("COUNTERS_SERVICES")?,
             backends: open("COUNTERS_BACKENDS")?,
             verdicts: open("COUNTERS_VERDICTS")?,
@@ -57,6 +65,14 @@ impl KernelReadings {
     }
 }
 
+/// The entries of a bucket, as they stand.
+fn entries(array: &SharedArray, bucket: u32) -> impl Iterator<Item = FlowEntry> {
+    let firsts = (0..WAYS as usize).map(|way| way * ENTRY_WORDS);
+    firsts.map(move |first| FlowEntry {
+        words: std::array::from_fn(|word| array.load(bucket, first + word)),
+    })
+}
+
 impl KernelReadings {
     fn clock(&self, ticks_per_second: u32) -> io::Result<Clock> {
         #[expect(clippy::cast_possible_truncation, reason = "entries hold the low half")]
@@ -64,14 +80,6 @@ impl KernelReadings {
         Ok(Clock {
             now,
             ticks_per_second,
-        })
-    }
-
-    /// The entries of a bucket, as they stand.
-    fn entries(&self, bucket: u32) -> impl Iterator<Item = FlowEntry> {
-        let firsts = (0..WAYS as usize).map(|way| way * ENTRY_WORDS);
-        firsts.map(move |first| FlowEntry {
-            words: std::array::from_fn(|word| self.flows.load(bucket, first + word)),
         })
     }
 }
@@ -117,15 +125,17 @@ impl Readings for KernelReadings {
 
     fn census(&self, ticks_per_second: u32) -> io::Result<FlowCensus> {
         let clock = self.clock(ticks_per_second)?;
-        let entries = (0..self.flows.rows()).flat_map(|bucket| self.entries(bucket));
-        Ok(FlowCensus::take(entries, &clock))
+        let flows = (0..self.flows.rows()).flat_map(|bucket| entries(&self.flows, bucket));
+        let buckets = 0..self.overflow.rows();
+        let replies = buckets.flat_map(|bucket| entries(&self.overflow, bucket));
+        Ok(FlowCensus::take(flows, &clock).with_overflow(replies, &clock))
     }
 
     fn expire(&self, ticks_per_second: u32) -> io::Result<u64> {
         let clock = self.clock(ticks_per_second)?;
         let mut buckets = 0;
         for bucket in 0..self.flows.rows() {
-            let mut entries = self.entries(bucket).filter_map(|entry| entry.read());
+            let mut entries = entries(&self.flows, bucket).filter_map(|entry| entry.read());
             if entries.any(|(_, recipe)| clock.age(recipe.last_seen()) > ANCIENT_TICKS) {
                 let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
                 program.expire(bucket).map_err(|error| io_error(&error))?;

@@ -147,7 +147,7 @@ fn packets(report: &StatusReport) -> Vec<Family> {
     }
     let mut events = Family::counters(
         "lb_flow_table_events_total",
-        "Entries evicted by kind, flows that found no entry, inserts lost to another CPU.",
+        "Entries evicted by kind, packets whose flow found no room, inserts lost to another CPU.",
         &["event"],
     );
     for (event, count) in &report.flow_table.events {

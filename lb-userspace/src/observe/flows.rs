@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use lb_common::{
     abi::{FlowEntry, FlowKey, Recipe, word::Way},
     flow::{self, Clock},
+    table::REMEMBERED_SECONDS,
 };
 
 /// What a walk over the table found.
@@ -36,24 +37,44 @@ impl FlowCensus {
         census
     }
 
+    /// The same with what replies without an entry refer to ([`lb_common::table::overflow`]).
+    #[must_use]
+    pub fn with_overflow(
+        mut self,
+        replies: impl Iterator<Item = FlowEntry>,
+        clock: &Clock,
+    ) -> Self {
+        let remembered = clock.seconds(REMEMBERED_SECONDS);
+        for (_, recipe) in replies.filter_map(|entry| entry.read()) {
+            if clock.age(recipe.last_seen()) <= remembered {
+                self.refer(&recipe);
+            }
+        }
+        self
+    }
+
     fn add(&mut self, key: &FlowKey, recipe: &Recipe, clock: Clock) {
         self.entries += 1;
         if flow::is_expired(recipe, key.protocol(), &clock) {
             return;
         }
+        self.refer(recipe);
+        // A flow has two entries; the client's stands for it.
+        if !recipe.is_reverse() && !flow::is_over(recipe, key.protocol(), &clock) {
+            *self
+                .active
+                .entry((recipe.service(), recipe.backend()))
+                .or_default() += 1;
+        }
+    }
+
+    fn refer(&mut self, recipe: &Recipe) {
         *self.service_references.entry(recipe.service()).or_default() += 1;
         *self.backend_references.entry(recipe.backend()).or_default() += 1;
         if recipe.is_reverse() {
             *self
                 .interface_references
                 .entry(Way::unpack(recipe.way).interface)
-                .or_default() += 1;
-        }
-        // A flow has two entries; the client's stands for it.
-        if !recipe.is_reverse() && !flow::is_over(recipe, key.protocol(), &clock) {
-            *self
-                .active
-                .entry((recipe.service(), recipe.backend()))
                 .or_default() += 1;
         }
     }

@@ -58,11 +58,6 @@ pub(super) enum Path {
 
 /// Name of the row that other machines are compared by.
 pub(super) const CALIBRATION: &str = "calibration/lru-lookup";
-/// Whether a row measures the machine and nothing of ours.
-pub(super) fn is_of_the_machine(name: &str) -> bool {
-    name.starts_with("calibration/")
-}
-
 /// What [`CALIBRATION`] costs on the machine that the targets are for.
 pub(super) const REFERENCE_NS: f64 = 37.0;
 
@@ -82,6 +77,11 @@ const LOOKUP_KEYS: u32 = 1_024;
 const FLOODED_FLOWS: u32 = 100_000;
 /// Both transports, by the names they have in a row's.
 const PROTOCOLS: [(Protocol, &str); 2] = [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")];
+
+/// Whether a row measures the machine and nothing of ours.
+pub(super) fn is_of_the_machine(name: &str) -> bool {
+    name.starts_with("calibration/")
+}
 
 /// All rows.
 pub(super) fn rows() -> Vec<Row> {

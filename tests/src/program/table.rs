@@ -132,14 +132,14 @@ impl Program {
     /// # Errors
     /// Those of the map.
     pub fn age_overflow(&mut self, ticks: u32) -> Result<()> {
-        let mut rows = Array::<_, Row<FlowEntry>>::try_from(self.map("OVERFLOW")?)?;
+        let mut rows = Array::<_, Row<FlowBucket>>::try_from(self.map("OVERFLOW")?)?;
         for number in 0..rows.len() {
             let mut row = rows.get(&number, 0)?;
-            if row.0.read().is_some() {
-                let word = &mut row.0.words[field::SERVICE];
+            for entry in &mut row.0.entries {
+                let word = &mut entry.words[field::SERVICE];
                 *word = word.wrapping_sub(u64::from(ticks) << 32);
-                rows.set(number, row, 0)?;
             }
+            rows.set(number, row, 0)?;
         }
         Ok(())
     }

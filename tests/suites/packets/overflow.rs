@@ -1,6 +1,6 @@
 //! A table that is full of living flows: packets of new ones go without an entry.
 
-use lb_common::table::Event;
+use lb_common::{abi::word::BackendState, table::Event};
 use lb_tests::{
     frames::{DEFAULT_SOURCE, Frame, Mac, TcpFlags},
     program::{Program, TICKS_PER_SECOND},
@@ -168,6 +168,33 @@ fn the_reply_of_a_living_flow_is_not_taken_by_one_without_an_entry() {
         );
     }
     assert_eq!(refused, 2);
+}
+
+#[test]
+fn a_backend_that_takes_no_new_flows_gets_none_without_an_entry_either() {
+    let mut program = full();
+    program
+        .set_backend_state(2, socket(BACKEND_2), BackendState::IN_USE, 1)
+        .unwrap();
+    for port in 1..20 {
+        let opening = syn(&client(port), WEB);
+        assert_eq!(chosen(&mut program, &opening).0, 1);
+    }
+}
+
+#[test]
+fn a_client_port_at_two_vips_has_two_backends_without_entries() {
+    let mut program = full();
+    for port in 1..20 {
+        let client = client(port);
+        let there = chosen(&mut program, &syn(&client, WEB_AGAIN));
+        assert_eq!(there.0, 1, "the only one");
+        assert_eq!(
+            chosen(&mut program, &syn(&client, WEB)).0,
+            2,
+            "replies of 1 are the other VIP's"
+        );
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    abi::{FlowEntry, FlowKey, PAIR, Recipe, WAYS, field},
+    abi::{FlowEntry, FlowKey, PAIR, Recipe, WAYS, field, pair},
     flow,
     table::{Cells, LOCK_TRIES, Memory, Search, find, hash, prints},
 };
@@ -17,8 +17,8 @@ use crate::{
 pub(super) const SEED: u64 = 0x1234_5678_9abc_def0;
 
 /// Bits of a lock's word.
-const HELD: u64 = 1;
-const SPILLED: u64 = 1 << 1;
+const HELD: u64 = pair::HELD as u64;
+const SPILLED: u64 = pair::SPILLED as u64;
 
 /// Words and locks, each access in one order that all threads agree on.
 pub(super) struct Host {
@@ -32,8 +32,8 @@ pub(super) struct Host {
     overflow: Vec<AtomicU64>,
 }
 
-/// Places for replies without an entry.
-const OVERFLOW: u32 = 8;
+/// Buckets for replies without an entry; they come after the table's.
+const OVERFLOW: u32 = 2;
 
 /// The words of an entry.
 #[derive(Clone, Copy)]
@@ -59,8 +59,12 @@ impl Host {
                 .map(|_| AtomicU8::new(0))
                 .collect(),
             marks: (0..buckets / 2).map(|_| AtomicU32::new(0)).collect(),
-            overflow: zeros(OVERFLOW as usize * 8),
+            overflow: zeros((OVERFLOW * WAYS) as usize * 8),
         }
+    }
+
+    fn buckets(&self) -> u32 {
+        u32::try_from(self.locks.len() * 2).unwrap()
     }
 
     /// The entry of an index.
@@ -68,13 +72,13 @@ impl Host {
         Entry(&self.words[index as usize * 8..][..8])
     }
 
-    /// The recipe of a key.
     /// Of each pair, whether a flow was ever put in its second pair.
     pub(super) fn spills(&self) -> impl Iterator<Item = bool> {
         let locks = self.locks.iter();
         locks.map(|lock| lock.load(SeqCst) & SPILLED != 0)
     }
 
+    /// The recipe of a key.
     pub(super) fn find(&self, key: &FlowKey) -> Option<Recipe> {
         match find(&self, key) {
             Search::Hit(_, recipe, _) => Some(recipe),
@@ -213,7 +217,10 @@ impl<'a> Memory for &'a Host {
 
     fn entry(&self, bucket: u32, way: u32) -> Entry<'a> {
         let host: &'a Host = self;
-        host.entry_at(bucket * WAYS + way)
+        match bucket.checked_sub(host.buckets()) {
+            None => host.entry_at(bucket * WAYS + way),
+            Some(bucket) => Entry(&host.overflow[(bucket * WAYS + way) as usize * 8..][..8]),
+        }
     }
 
     fn lock(&self, pair: u32) -> bool {
@@ -255,10 +262,8 @@ impl<'a> Memory for &'a Host {
         self.marks[pair as usize].store(ticks, SeqCst);
     }
 
-    fn overflow(&self, hash: u32) -> Option<Entry<'a>> {
-        let host: &'a Host = self;
-        let first = (hash % OVERFLOW) as usize * 8;
-        Some(Entry(&host.overflow[first..][..8]))
+    fn overflow(&self, hash: u32) -> Option<u32> {
+        Some(self.buckets() + hash % OVERFLOW)
     }
 
     fn mask(&self) -> u32 {
@@ -321,7 +326,7 @@ impl<'a> Memory for &Noting<'a> {
         self.host.set_full_until(pair, ticks);
     }
 
-    fn overflow(&self, hash: u32) -> Option<Entry<'a>> {
+    fn overflow(&self, hash: u32) -> Option<u32> {
         self.host.overflow(hash)
     }
 

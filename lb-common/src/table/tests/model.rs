@@ -406,7 +406,7 @@ impl<'a> Memory for &'a View<'_> {
     }
 
     /// No scenario gets so far.
-    fn overflow(&self, _: u32) -> Option<Place<'a>> {
+    fn overflow(&self, _: u32) -> Option<u32> {
         None
     }
 

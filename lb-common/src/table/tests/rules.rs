@@ -7,7 +7,10 @@ use super::{Host, flows::*, host::Noting};
 use crate::{
     abi::{FlowKey, WAYS, field, meta},
     flow::{self, State},
-    table::{Cells, Evicted, Outcome, Search, hash, set_state_of_flow, site},
+    table::{
+        Cells, Evicted, Outcome, REMEMBERED_SECONDS, Search, Work, hash, overflow, overflowed,
+        set_state_of_flow, site,
+    },
 };
 
 #[test]
@@ -229,6 +232,76 @@ fn a_mark_ends_when_the_first_of_the_young_may_go() {
     let (result, locks) = insert_noting(&host, 92, 103);
     assert_eq!((result.made().1, locks), ([Evicted::HalfOpen; 2], vec![0]));
     host.assert_sound();
+}
+
+#[test]
+fn a_flow_that_is_over_and_finds_no_room_again_leaves_no_entry_behind() {
+    let host = Host::new(8);
+    fill(&&host);
+    let mut refused = 0;
+    for port in 1_000..1_400 {
+        let key = client(port, TCP);
+        let host = host.clone();
+        let Search::Hit(_, _, tag) = lookup(&&host, &key) else {
+            continue;
+        };
+        set_state(&&host, &key, State::Closed);
+        for backend in 1..20 {
+            let host = host.clone();
+            let again = insert(&&host, &key, tag, &binding(backend, State::HalfOpen, 1));
+            if again == Result::Refused(Outcome::Full) {
+                refused += 1;
+                assert_eq!(host.find(&key), None);
+            }
+            host.assert_sound();
+        }
+    }
+    assert!(refused > 0, "each found room");
+}
+
+/// What a packet of a flow without an entry comes to.
+fn without_entry(host: &Host, key: FlowKey, bound: &Work) -> (Outcome, Work) {
+    let mut work = Work { key, ..*bound };
+    (overflow(&host, &mut work), work)
+}
+
+#[test]
+fn a_reply_without_an_entry_is_remembered_for_thirty_seconds() {
+    let host = Host::new(2);
+    let (made, work) = without_entry(&host, client(1, TCP), &binding(3, State::HalfOpen, 10));
+    assert_eq!(made, Outcome::Made);
+    assert_eq!(host.entries(), []);
+    let found = |seconds| overflowed(&&host, &work.reply, &clock(seconds));
+    let back = found(10 + REMEMBERED_SECONDS).unwrap();
+    assert_eq!((back.rewritten(), back.way), (work.key.destination(), 9));
+    assert_eq!(found(11 + REMEMBERED_SECONDS), None);
+    assert_eq!(overflowed(&&host, &client(2, TCP), &clock(10)), None);
+}
+
+#[test]
+fn a_reply_that_is_another_flows_is_not_taken_without_an_entry_either() {
+    let bound = binding(3, State::HalfOpen, 10);
+    let vip = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 11), 80);
+    let [first, second] = [
+        client(1, TCP),
+        FlowKey::new(client(1, TCP).source(), vip, TCP),
+    ];
+    // Without an entry.
+    let host = Host::new(64);
+    assert_eq!(without_entry(&host, first, &bound).0, Outcome::Made);
+    assert_eq!(without_entry(&host, second, &bound).0, Outcome::Collision);
+    assert_eq!(
+        without_entry(&host, first, &bound).0,
+        Outcome::Made,
+        "its own"
+    );
+    // With one, which is found first, over or not.
+    for state in [State::HalfOpen, State::Closed] {
+        let host = Host::new(64);
+        insert(&&host, &first, 0, &bound).made();
+        set_state(&&host, &first, state);
+        assert_eq!(without_entry(&host, second, &bound).0, Outcome::Collision);
+    }
 }
 
 #[test]
