@@ -107,11 +107,11 @@ impl State {
         }
     }
 
-    /// Whether a flow in that state is over at once; `byte` is that of an entry.
+    /// Whether a flow in that state is over, however lately it was used.
     #[must_use]
     #[inline(always)]
-    pub const fn ends(byte: u8) -> bool {
-        byte == Self::Closed as u8 || byte == Self::Reset as u8
+    pub const fn ends(self) -> bool {
+        matches!(self, Self::Closed | Self::Reset)
     }
 
     /// The state of a flow after its first packet.
@@ -227,10 +227,7 @@ pub fn is_expired(recipe: &Recipe, protocol: u8, clock: &Clock) -> bool {
 #[must_use]
 #[inline(always)]
 pub fn is_over(recipe: &Recipe, protocol: u8, clock: &Clock) -> bool {
-    matches!(
-        State::from_byte(recipe.state()),
-        State::Closed | State::Reset
-    ) || is_expired(recipe, protocol, clock)
+    State::from_byte(recipe.state()).ends() || is_expired(recipe, protocol, clock)
 }
 
 /// Key of the entry that rewrites the other direction.

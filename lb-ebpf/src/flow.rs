@@ -160,20 +160,19 @@ const fn refusal(outcome: u32) -> DropReason {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn insert_flow() -> u32 {
-    match service::work() {
-        Some(work) => table::insert(&Table, work) as u32,
-        None => Outcome::Contended as u32,
-    }
+    on_work(|work| table::insert(&Table, work))
 }
 
 /// [`table::overflow`], in the same way.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn overflow_flow() -> u32 {
-    match service::work() {
-        Some(work) => table::overflow(&Table, work) as u32,
-        None => Outcome::Contended as u32,
-    }
+    on_work(|work| table::overflow(&Table, work))
+}
+
+#[inline(always)]
+fn on_work(make: impl Fn(&mut Work) -> Outcome) -> u32 {
+    service::work().map_or(Outcome::Contended, make) as u32
 }
 
 /// Whether the packet is a reply of a flow that found no room; its recipe then is `there` of `work`.

@@ -98,20 +98,12 @@ impl Memory for Table {
 
     #[inline(always)]
     fn has_spilled(&self, pair: u32) -> bool {
-        let row = FLOW_PAIRS.get_ptr(pair);
-        // SAFETY: an aligned word of a map row.
-        row.is_some_and(
-            |row| unsafe { (&raw const (*row).flags).read_volatile() } & pair::SPILLED != 0,
-        )
+        load_of_pair(pair, |row| &raw const row.flags) & pair::SPILLED != 0
     }
 
     #[inline(always)]
     fn prints(&self, pair: u32) -> u64 {
-        let row = FLOW_PAIRS.get_ptr(pair);
-        // SAFETY: an aligned word of a map row.
-        row.map_or(0, |row| unsafe {
-            (&raw const (*row).prints).read_volatile()
-        })
+        load_of_pair(pair, |row| &raw const row.prints)
     }
 
     #[inline(always)]
@@ -127,11 +119,7 @@ impl Memory for Table {
 
     #[inline(always)]
     fn full_until(&self, pair: u32) -> u32 {
-        let row = FLOW_PAIRS.get_ptr(pair);
-        // SAFETY: an aligned word of a map row.
-        row.map_or(0, |row| unsafe {
-            (&raw const (*row).full_until).read_volatile()
-        })
+        load_of_pair(pair, |row| &raw const row.full_until)
     }
 
     #[inline(always)]
@@ -151,6 +139,14 @@ impl Memory for Table {
     fn seed(&self) -> u64 {
         FLOW_SEED.load()
     }
+}
+
+/// Loads a word of a pair's row; 0 beyond the table.
+#[inline(always)]
+fn load_of_pair<T: Default>(pair: u32, word: impl Fn(&PairRow) -> *const T) -> T {
+    let row = FLOW_PAIRS.get(pair);
+    // SAFETY: an aligned word of a map row.
+    row.map_or_else(T::default, |row| unsafe { word(row).read_volatile() })
 }
 
 impl Cells for Entry {

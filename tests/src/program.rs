@@ -14,7 +14,7 @@ use aya::{
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
-    abi::{FlowBucket, FlowCounters, FlowEntry, FlowKey, Recipe, WAYS, command, field},
+    abi::{FlowBucket, FlowCounters, FlowEntry, FlowKey, Recipe, WAYS, command},
     verdict::Verdict,
 };
 
@@ -196,24 +196,6 @@ impl Program {
             flows.extend(bucket?.0.entries.iter().filter_map(FlowEntry::read));
         }
         Ok(flows)
-    }
-
-    /// Lets time pass for every flow.
-    ///
-    /// # Errors
-    /// Those of the map.
-    pub fn age_flows(&mut self, ticks: u32) -> Result<()> {
-        self.age_pairs(ticks)?;
-        let mut buckets = Array::<_, Row<FlowBucket>>::try_from(self.map("FLOWS")?)?;
-        for index in 0..buckets.len() {
-            let mut bucket = buckets.get(&index, 0)?;
-            for entry in &mut bucket.0.entries {
-                let word = &mut entry.words[field::SERVICE];
-                *word = word.wrapping_sub(u64::from(ticks) << 32);
-            }
-            buckets.set(index, bucket, 0)?;
-        }
-        Ok(())
     }
 
     /// Counters of a service over all CPUs.

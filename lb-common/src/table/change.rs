@@ -25,7 +25,7 @@ pub fn set_state_of_flow<M: Memory>(
         return;
     };
     set_state(partner, rest, state);
-    if State::ends(state) {
+    if State::from_byte(state).ends() {
         // Their pairs have victims now.
         memory.set_full_until(partner_of(partner) / PAIR, 0);
         memory.set_full_until(partner_of(entry) / PAIR, 0);
@@ -42,6 +42,8 @@ pub fn partner_entry<M: Memory>(
 ) -> Option<(M::Entry, u64)> {
     let partner = at(memory, partner_of(entry))?;
     let wanted = flow::partner(key, recipe);
+    // The word that is written later is read first: the addresses that are read after it belong to it or to a later
+    // tenant, and then the compare-and-swap on it fails.
     let rest = partner.load::<{ field::REST }>();
     let same = partner.load::<{ field::ADDRESSES }>() == wanted.addresses
         && rest & FlowKey::REST == wanted.rest;

@@ -2,9 +2,9 @@
 
 use super::{
     Cells, Memory, Site,
-    entry::{at, key_of, outline_of, partner_of, recipe_of, release, take, take_at},
+    entry::{at, key_of, outline_of, partner_of, release, take, take_at},
     pair,
-    search::{Search, find},
+    search::{Search, find, settle},
     second_home, site,
     victim::{Evicted, NONE, PROTECTED, Scan, fate, free_place, is_marked_full, seek},
 };
@@ -91,14 +91,7 @@ impl Work {
 pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     // An entry that is over gives its place to the flow's next one.
     if work.over == 0 && is_full(memory, &work.key, &work.clock) {
-        return match find(memory, &work.key) {
-            Search::Hit(_, recipe, _) => {
-                work.there = recipe;
-                Outcome::Existing
-            }
-            Search::Miss => Outcome::Full,
-            Search::Unstable => Outcome::Contended,
-        };
+        return join(&find(memory, &work.key), work);
     }
     work.reply = reply_of(work);
     let sites = [site(memory, &work.key), site(memory, &work.reply)];
@@ -125,6 +118,19 @@ fn is_full<M: Memory>(memory: &M, key: &FlowKey, clock: &flow::Clock) -> bool {
     let is_full =
         |home| is_marked_full(memory, pair(home), clock) && free_place(memory, home, NONE) == NONE;
     is_full(site(memory, key).home) && is_full(second_home(memory, key))
+}
+
+/// What a flow comes to that another CPU may have made: its recipe is the flow's.
+#[inline(always)]
+fn join<E>(found: &Search<E>, work: &mut Work) -> Outcome {
+    match found {
+        Search::Hit(_, recipe, _) => {
+            work.there = *recipe;
+            Outcome::Existing
+        }
+        Search::Miss => Outcome::Full,
+        Search::Unstable => Outcome::Contended,
+    }
 }
 
 /// The reply's 5-tuple.
@@ -199,13 +205,8 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, sites: [Site; 2]) -> Ou
             return Outcome::Contended;
         };
         if forward.tag != work.over {
-            work.there = recipe_of(entry, entry.load::<{ field::REST }>());
-            let stood = forward.tag & 1 == 0 && entry.load::<{ field::TAG }>() == forward.tag;
-            return if stood {
-                Outcome::Existing
-            } else {
-                Outcome::Contended
-            };
+            let rest = entry.load::<{ field::REST }>();
+            return join(&settle(entry, forward.tag, rest), work);
         }
     }
     let forward_index = forward.chosen();

@@ -24,9 +24,12 @@ pub const REMEMBERED_SECONDS: u32 = 30;
 #[inline(always)]
 pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     work.reply = reply_of(work);
+    let Some(bucket) = bucket(memory, &work.reply) else {
+        return Outcome::Contended;
+    };
     let holder = match find(memory, &work.reply) {
         Search::Hit(_, recipe, _) => Some(recipe),
-        Search::Miss => overflowed(memory, &work.reply, &work.clock),
+        Search::Miss => remembered(memory, bucket, &work.reply, &work.clock),
         Search::Unstable => return Outcome::Contended,
     };
     if let Some(recipe) = holder
@@ -36,9 +39,8 @@ pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     }
     write_recipes(work);
     // Where another CPU is writing there, the client has to send again.
-    if let Some(entry) = place(memory, &work.reply, &work.clock)
-        && let Some(tag) = take(entry)
-    {
+    let entry = place(memory, bucket, &work.reply, &work.clock);
+    if let Some(tag) = take(entry) {
         fill(entry, tag, &work.reply, &work.back, NONE);
     }
     Outcome::Made
@@ -46,26 +48,40 @@ pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
 
 /// Where a reply is remembered, or may be: in its place, or that of the one not heard of for the longest.
 #[inline(always)]
-fn place<M: Memory>(memory: &M, key: &FlowKey, clock: &Clock) -> Option<M::Entry> {
-    let bucket = memory.overflow(hash(key, memory.seed()))?;
+fn place<M: Memory>(memory: &M, bucket: M::Bucket, key: &FlowKey, clock: &Clock) -> M::Entry {
     let (mut oldest, mut age) = (memory.entry(bucket, 0), 0);
     for way in 0..WAYS {
         let entry = memory.entry(bucket, way);
         if rest_of(entry, key).is_some() {
-            return Some(entry);
+            return entry;
         }
         let its_age = clock.now.wrapping_sub(outline_of(entry).last_seen());
         if its_age > age {
             (oldest, age) = (entry, its_age);
         }
     }
-    Some(oldest)
+    oldest
 }
 
 /// The recipe of a reply of such a flow.
 #[inline(always)]
 pub fn overflowed<M: Memory>(memory: &M, key: &FlowKey, clock: &Clock) -> Option<Recipe> {
-    let bucket = memory.overflow(hash(key, memory.seed()))?;
+    remembered(memory, bucket(memory, key)?, key, clock)
+}
+
+/// The bucket of a reply without an entry.
+#[inline(always)]
+fn bucket<M: Memory>(memory: &M, key: &FlowKey) -> Option<M::Bucket> {
+    memory.overflow(hash(key, memory.seed()))
+}
+
+#[inline(always)]
+fn remembered<M: Memory>(
+    memory: &M,
+    bucket: M::Bucket,
+    key: &FlowKey,
+    clock: &Clock,
+) -> Option<Recipe> {
     for way in 0..WAYS {
         let entry = memory.entry(bucket, way);
         for _ in 0..SEARCH_TRIES {

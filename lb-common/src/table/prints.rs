@@ -21,18 +21,13 @@ impl Places {
     /// Those whose print is this one. One behind the first may be another, by a borrow: the key tells.
     #[inline(always)]
     pub(super) const fn with(prints: u64, print: u8) -> Self {
-        Self::zeros(prints ^ (print as u64 * ONES))
+        Self::free(prints ^ (print as u64 * ONES))
     }
 
     /// Those that are free, of which the first is certain.
     #[inline(always)]
     pub(super) const fn free(prints: u64) -> Self {
-        Self::zeros(prints)
-    }
-
-    #[inline(always)]
-    const fn zeros(bytes: u64) -> Self {
-        Self(bytes.wrapping_sub(ONES) & !bytes & HIGHS)
+        Self(prints.wrapping_sub(ONES) & !prints & HIGHS)
     }
 
     #[inline(always)]
@@ -57,7 +52,7 @@ impl Places {
     }
 }
 
-/// Bits by which the prints of a pair are turned so that those of the bucket `home` come first, and back again.
+/// Bits by which the prints of a pair are turned so that those of the bucket `home` come first.
 #[inline(always)]
 pub(super) const fn turn(home: u32) -> u32 {
     (home & 1) * WAYS * 8

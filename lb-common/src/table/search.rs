@@ -58,32 +58,59 @@ pub fn find_near<M: Memory>(memory: &M, key: &FlowKey) -> Option<(M::Entry, Reci
 /// Looks for a key at the places of a pair that have its print.
 #[inline(always)]
 fn find_in_pair<M: Memory>(memory: &M, key: &FlowKey, print: u8, home: u32) -> Search<M::Entry> {
-    let mut places = Places::with(memory.prints(pair(home)), print);
     let mut tags = 0;
+    match hold(memory, key, print, home, &mut tags) {
+        Some(held) => settle(held.entry, held.tag, held.rest),
+        None if tags & 1 == 0 => Search::Miss,
+        None => Search::Unstable,
+    }
+}
+
+/// An entry that was seen to hold a key.
+pub(super) struct Held<E> {
+    pub(super) index: u32,
+    pub(super) entry: E,
+    /// Its tag, loaded before the key.
+    pub(super) tag: u64,
+    /// Its word [`field::REST`].
+    pub(super) rest: u64,
+}
+
+/// The entry of a pair that holds a key, by the print. Adds up in `tags` the bits of the tags
+/// that it has loaded.
+#[inline(always)]
+pub(super) fn hold<M: Memory>(
+    memory: &M,
+    key: &FlowKey,
+    print: u8,
+    home: u32,
+    tags: &mut u64,
+) -> Option<Held<M::Entry>> {
+    let mut places = Places::with(memory.prints(pair(home)), print);
     for _ in 0..PAIR {
         if places.is_empty() {
             break;
         }
-        let Some(entry) = at(memory, pair(home) * PAIR + places.first()) else {
-            break;
-        };
+        let index = pair(home) * PAIR + places.first();
         places = places.rest();
+        let entry = at(memory, index)?;
         let tag = entry.load::<{ field::TAG }>();
-        tags |= tag;
+        *tags |= tag;
         if let Some(rest) = rest_of(entry, key) {
-            return settle(entry, tag, rest);
+            return Some(Held {
+                index,
+                entry,
+                tag,
+                rest,
+            });
         }
     }
-    if tags & 1 == 0 {
-        Search::Miss
-    } else {
-        Search::Unstable
-    }
+    None
 }
 
 /// Copies the recipe of an entry that was seen to hold the key, if it still does.
 #[inline(always)]
-fn settle<E: Cells>(entry: E, tag: u64, rest: u64) -> Search<E> {
+pub(super) fn settle<E: Cells>(entry: E, tag: u64, rest: u64) -> Search<E> {
     let recipe = recipe_of(entry, rest);
     // An odd tag never equals the even number below it, which the entry won't hold again.
     if entry.load::<{ field::TAG }>() == tag & !1 {

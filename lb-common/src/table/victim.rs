@@ -5,6 +5,7 @@ use super::{
     entry::{at, index_of, key_of, outline_of},
     pair,
     prints::{Places, byte_of, turn},
+    search::hold,
     second_home,
 };
 use crate::{
@@ -109,31 +110,18 @@ pub(super) fn seek<M: Memory>(
     }
 }
 
-/// Looks for a key at the places of a pair that have its print.
+/// Notes where in a pair a key is.
 #[inline(never)]
 fn recall<M: Memory>(memory: &M, key: &FlowKey, site: Site, result: &mut Scan) {
-    let mut places = Places::with(memory.prints(pair(site.home)), site.print);
-    for _ in 0..PAIR {
-        if places.is_empty() {
-            return;
-        }
-        let index = pair(site.home) * PAIR + places.first();
-        places = places.rest();
-        let Some(entry) = at(memory, index) else {
-            return;
-        };
-        let tag = entry.load::<{ field::TAG }>();
-        if key_of(entry) == *key {
-            result.found = index;
-            result.tag = tag;
-            return;
-        }
+    if let Some(held) = hold(memory, key, site.print, site.home, &mut 0) {
+        result.found = held.index;
+        result.tag = held.tag;
     }
 }
 
 /// Looks for a place other than `exclude` in a pair of buckets: the first free one from the home bucket on, or else that
-/// of a victim. A pair without either is marked for as long as none of its
-/// half-open entries comes of age, and not for long.
+/// of a victim. A pair without either is marked for as long as none of its half-open entries comes of age, and not for
+/// long.
 ///
 /// The result goes through memory, where the verifier forgets which of the ways it was: it would follow each pair of
 /// them to the end.
@@ -185,9 +173,8 @@ fn find_room<M: Memory>(
         return;
     }
     #[expect(clippy::cast_possible_truncation, reason = "an index")]
-    {
-        result.victim = victim as u32;
-    }
+    let victim = victim as u32;
+    result.victim = victim;
     result.tag = chosen;
 }
 

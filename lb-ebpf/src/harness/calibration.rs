@@ -11,6 +11,7 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
+use lb_common::{abi::FlowKey, table::hash};
 
 use crate::frame::Frame;
 
@@ -39,10 +40,11 @@ fn line_read(context: XdpContext) -> u32 {
     };
     // SAFETY: the last word of the first line, which this program alone uses, on one CPU.
     let before = unsafe { (*first)[7] };
-    let key = frame.get::<u64, 26>() ^ u64::from(frame.get::<u32, 34>()).rotate_left(24) ^ before;
-    let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    let Some(line) = LINES.get_ptr((mixed >> 32) as u32 & LINE_MASK.load()) else {
+    let key = FlowKey {
+        addresses: frame.get::<u64, 26>(),
+        rest: frame.get::<u32, 34>().into(),
+    };
+    let Some(line) = LINES.get_ptr(hash(&key, before) & LINE_MASK.load()) else {
         return XDP_PASS;
     };
     // SAFETY: rows just looked up.

@@ -259,16 +259,17 @@ impl<'a> Stage<'a> {
             self.replay.remember(kind.key(flow))?;
         }
         let lookup = clone_of(&self.replay.lookup)?;
-        self.replay.run(&lookup, plan, packets / WARM_UP)?;
-        let run = self.replay.run(&lookup, plan, packets)?;
-        check(Path::Found, &run.tally, &Seen::default())?;
-        Ok(run)
+        self.found(&lookup, plan, packets)
     }
 
     fn lines(&mut self, plan: &mut Plan, packets: u64) -> Result<Run> {
         let line = clone_of(&self.replay.line)?;
-        self.replay.run(&line, plan, packets / WARM_UP)?;
-        let run = self.replay.run(&line, plan, packets)?;
+        self.found(&line, plan, packets)
+    }
+
+    fn found(&mut self, program: &ProgramFd, plan: &mut Plan, packets: u64) -> Result<Run> {
+        self.replay.run(program, plan, packets / WARM_UP)?;
+        let run = self.replay.run(program, plan, packets)?;
         check(Path::Found, &run.tally, &Seen::default())?;
         Ok(run)
     }

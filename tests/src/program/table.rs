@@ -23,6 +23,11 @@ pub struct Held {
     pub partner: u32,
 }
 
+fn age(entry: &mut FlowEntry, ticks: u32) {
+    let word = &mut entry.words[field::SERVICE];
+    *word = word.wrapping_sub(u64::from(ticks) << 32);
+}
+
 impl Program {
     /// Every entry in use, in the order of their places.
     ///
@@ -95,11 +100,40 @@ impl Program {
         Ok(faults)
     }
 
+    /// Lets time pass for every flow.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn age_flows(&mut self, ticks: u32) -> Result<()> {
+        self.age_pairs(ticks)?;
+        self.age_buckets("FLOWS", ticks)
+    }
+
+    /// Lets time pass for the replies without an entry.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn age_overflow(&mut self, ticks: u32) -> Result<()> {
+        self.age_buckets("OVERFLOW", ticks)
+    }
+
+    fn age_buckets(&mut self, map: &str, ticks: u32) -> Result<()> {
+        let mut buckets = Array::<_, Row<FlowBucket>>::try_from(self.map(map)?)?;
+        for index in 0..buckets.len() {
+            let mut bucket = buckets.get(&index, 0)?;
+            for entry in &mut bucket.0.entries {
+                age(entry, ticks);
+            }
+            buckets.set(index, bucket, 0)?;
+        }
+        Ok(())
+    }
+
     /// Lets time pass for what pairs of buckets have said of when they may have room again.
     ///
     /// # Errors
     /// Those of the map.
-    pub(super) fn age_pairs(&mut self, ticks: u32) -> Result<()> {
+    fn age_pairs(&mut self, ticks: u32) -> Result<()> {
         let mut pairs = Array::<_, Row<PairRow>>::try_from(self.map("FLOW_PAIRS")?)?;
         for number in 0..pairs.len() {
             let mut row = pairs.get(&number, 0)?;
@@ -119,27 +153,7 @@ impl Program {
         let held = held.with_context(|| format!("no entry of {key:?}"))?;
         self.age_pairs(ticks)?;
         for index in [held.index, held.partner] {
-            self.change(index, |entry| {
-                let word = &mut entry.words[field::SERVICE];
-                *word = word.wrapping_sub(u64::from(ticks) << 32);
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Lets time pass for the replies without an entry.
-    ///
-    /// # Errors
-    /// Those of the map.
-    pub fn age_overflow(&mut self, ticks: u32) -> Result<()> {
-        let mut rows = Array::<_, Row<FlowBucket>>::try_from(self.map("OVERFLOW")?)?;
-        for number in 0..rows.len() {
-            let mut row = rows.get(&number, 0)?;
-            for entry in &mut row.0.entries {
-                let word = &mut entry.words[field::SERVICE];
-                *word = word.wrapping_sub(u64::from(ticks) << 32);
-            }
-            rows.set(number, row, 0)?;
+            self.change(index, |entry| age(entry, ticks))?;
         }
         Ok(())
     }

@@ -114,24 +114,20 @@ const fn halves(word: u64) -> (u32, u32) {
 impl Model {
     /// The table as it stands on the host.
     pub(super) fn new(host: &Host, written: &Written, fault: Fault) -> Self {
+        let entries = host.snapshot();
         let word = |(place, value): (usize, u64)| {
             if !written.has(place) {
                 Word::Still(Plain::new(value))
-            } else if place % 8 == field::SERVICE {
+            } else if place < entries.len() && place % 8 == field::SERVICE {
                 let (low, high) = halves(value);
                 Word::Halves(AtomicU32::new(low), AtomicU32::new(high))
             } else {
                 Word::Whole(AtomicU64::new(value))
             }
         };
-        let entries = host.snapshot();
         let prints = |pair: usize| {
             let value = (&host).prints(u32::try_from(pair).unwrap());
-            if written.has(entries.len() + pair) {
-                Word::Whole(AtomicU64::new(value))
-            } else {
-                Word::Still(Plain::new(value))
-            }
+            word((entries.len() + pair, value))
         };
         Self {
             prints: (0..host.locks.len()).map(prints).collect(),

@@ -1,21 +1,32 @@
 //! Interfaces, neighbours and the ways through them.
 
+use std::ops::RangeInclusive;
+
 use super::*;
+
+/// Ways to these backends through gateway 250, whose MAC address ends so.
+fn behind(numbers: RangeInclusive<u16>, mac: u8) -> impl Iterator<Item = (IpAddr, Hop)> {
+    numbers.map(move |number| (backend(number).ip(), through(250, mac)))
+}
+
+/// A balancer with two backends, the first one out of reach.
+fn with_the_first_of_two_unreachable() -> Balancer {
+    let mut balancer = Balancer::new();
+    let mut lost = desired(2);
+    lost.hops.insert(backend(1).ip(), Hop::Unreachable);
+    lost.pools.insert("web".to_owned(), vec![backend(2)]);
+    balancer.reconcile(&lost);
+    balancer
+}
 
 #[test]
 fn a_new_mac_is_a_word_for_each_backend_behind_it_and_a_new_gateway_one_for_its_backend() {
     let mut balancer = Balancer::new();
     let mut wanted = desired(3);
-    for number in 1..=2 {
-        let through = through(250, 1);
-        wanted.hops.insert(backend(number).ip(), through);
-    }
+    wanted.hops.extend(behind(1..=2, 1));
     balancer.reconcile(&wanted);
 
-    for number in 1..=2 {
-        let through = through(250, 9);
-        wanted.hops.insert(backend(number).ip(), through);
-    }
+    wanted.hops.extend(behind(1..=2, 9));
     let changes = balancer.reconcile(&wanted);
     let way = Way {
         mac: [2, 0, 0, 0, 2, 9],
@@ -37,11 +48,7 @@ fn a_new_mac_is_a_word_for_each_backend_behind_it_and_a_new_gateway_one_for_its_
 
 #[test]
 fn a_backend_that_is_reachable_again_has_its_way_before_it_takes_flows() {
-    let mut balancer = Balancer::new();
-    let mut lost = desired(2);
-    lost.hops.insert(backend(1).ip(), Hop::Unreachable);
-    lost.pools.insert("web".to_owned(), vec![backend(2)]);
-    balancer.reconcile(&lost);
+    let mut balancer = with_the_first_of_two_unreachable();
     assert_eq!(balancer.way(backend(1)), Way::default());
     let changes = balancer.reconcile(&desired(2));
     let id = balancer.row(backend(1)).unwrap().0;
@@ -56,11 +63,7 @@ fn a_backend_that_is_reachable_again_has_its_way_before_it_takes_flows() {
 
 #[test]
 fn a_backend_whose_way_can_not_be_written_takes_no_flows() {
-    let mut balancer = Balancer::new();
-    let mut lost = desired(2);
-    lost.hops.insert(backend(1).ip(), Hop::Unreachable);
-    lost.pools.insert("web".to_owned(), vec![backend(2)]);
-    balancer.reconcile(&lost);
+    let mut balancer = with_the_first_of_two_unreachable();
     let planned = plan(&desired(2), &balancer.actual, balancer.now);
     let tables = &mut balancer.actual.tables;
     let mut salvage = Salvage::default();
@@ -138,8 +141,7 @@ fn a_neighbour_that_is_not_known_at_the_moment_keeps_its_way() {
 fn after_a_start_nothing_changes_where_nothing_changed() {
     let mut balancer = Balancer::new();
     let mut wanted = desired(3);
-    wanted.hops.insert(backend(2).ip(), through(250, 1));
-    wanted.hops.insert(backend(3).ip(), through(250, 1));
+    wanted.hops.extend(behind(2..=3, 1));
     balancer.reconcile(&wanted);
     balancer.actual.book = Book::default();
     assert_eq!(balancer.reconcile(&wanted), []);
@@ -149,9 +151,7 @@ fn after_a_start_nothing_changes_where_nothing_changed() {
 fn after_a_start_each_backend_goes_from_its_old_way_to_its_new_one() {
     let mut balancer = Balancer::new();
     let mut wanted = desired(2);
-    wanted.hops = (1..=2)
-        .map(|number| (backend(number).ip(), through(250, 1)))
-        .collect();
+    wanted.hops = behind(1..=2, 1).collect();
     balancer.reconcile(&wanted);
     balancer.actual.book = Book::default();
     // While the agent was away one backend moved behind another gateway, and the first gateway changed its MAC.
