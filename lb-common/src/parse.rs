@@ -124,7 +124,8 @@ const VERSION_4: u8 = 4;
 const ETHER_IPV4: u16 = EtherType::Ipv4 as u16;
 /// IP protocol number of TCP.
 pub const TCP: u8 = IpProto::Tcp as u8;
-const UDP: u8 = IpProto::Udp as u8;
+/// IP protocol number of UDP.
+pub const UDP: u8 = IpProto::Udp as u8;
 const ICMP: u8 = IpProto::Icmp as u8;
 const FRAGMENT_OFFSET: u16 = u16::to_be(0x1fff);
 const MORE_FRAGMENTS: u16 = u16::to_be(0x2000);

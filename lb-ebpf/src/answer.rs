@@ -8,8 +8,7 @@ use lb_common::{
 };
 
 use crate::{
-    forward,
-    maps::INTERFACES,
+    control, forward,
     packet::{Frame, FrameWindow},
     service,
     stats::{self, Limit},
@@ -75,13 +74,11 @@ fn expired(frame: &Frame) -> Verdict {
     let Network::Ipv4(ip) = parse::network(frame) else {
         return Verdict::Pass;
     };
-    let Some(interface) = INTERFACES.get(u32::from(forward::ingress_slot(frame))) else {
-        return Verdict::Drop(DropReason::BrokenReference);
-    };
-    if interface.ipv4 == [0; 4] || !stats::within_rate(Limit::Errors) {
+    let address = control::interface(forward::ingress_slot(frame).into()).ipv4();
+    if address == [0; 4] || !stats::within_rate(Limit::Errors) {
         return Verdict::Drop(DropReason::TtlExceeded);
     }
-    match time_exceeded(frame, &ip, interface.ipv4) {
+    match time_exceeded(frame, &ip, address) {
         Some(()) => Verdict::TimeExceeded,
         None => Verdict::Drop(DropReason::NoRoom),
     }

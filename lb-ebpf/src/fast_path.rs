@@ -13,75 +13,111 @@ use lb_common::{
 };
 
 use crate::{
+    control,
     flow::now,
-    forward,
-    maps::{BACKENDS, INTERFACES},
-    ours,
-    packet::Frame,
+    forward, ours,
+    packet::{Frame, FrameWindow},
     rewrite::{self, HEAD},
-    schedule, stats,
-    table::Table,
+    stats,
+    table::{Entry, Table},
 };
 
 /// The XDP action of a packet sent on, or of one that is not ours; `None` leaves it to the pipeline.
 #[inline(always)]
 pub(crate) fn walk(frame: &Frame) -> Option<u32> {
     let window = frame.window::<PLAIN>(0)?;
-    let length = frame.length();
     if !parse::is_unicast_ipv4(window) {
         return Some(forward::end(Verdict::Pass));
     }
-    let protocol = parse::plain_protocol(window)?;
+    // Each protocol has its own copy of the code, in which nothing has to be remembered or asked again.
+    match parse::plain_protocol(window)? {
+        parse::TCP => walk_of(frame, window, parse::TCP),
+        _ => walk_of(frame, window, parse::UDP),
+    }
+}
+
+#[inline(always)]
+fn walk_of(frame: &Frame, window: FrameWindow<PLAIN>, protocol: u8) -> Option<u32> {
     let key = parse::plain_key(window, protocol);
     if !ours::may_be_served(&key) {
         return Some(forward::end(Verdict::Pass));
     }
+    let length = frame.length();
     if !parse::goes_on(window, protocol, length) {
         return None;
     }
-    let (entry, recipe) = table::find_near(&Table, &key)?;
-    let ifindex = frame.ifindex();
-    let way = match recipe.role() {
-        Recipe::ESTABLISHED_REVERSE => recipe.way,
-        Recipe::ESTABLISHED_FORWARD => {
-            let print = ingress_print(window.u64::<6>(), ifindex);
-            let backend = BACKENDS.get(u32::from(recipe.backend()))?;
-            if schedule::state(backend).generation != recipe.backend_generation()
-                || print != recipe.way
-            {
-                return None;
-            }
-            forward::way(backend)?
-        }
-        _ => return None,
+    // Before the search, because a call leaves nothing in most registers.
+    let packet = Packet {
+        window,
+        protocol,
+        length,
+        ifindex: frame.ifindex(),
+        now: now(),
     };
-    let interface = INTERFACES.get(Way::slot(way))?;
-    let out = forward::ifindex(interface);
-    let now = now();
-    if now != recipe.last_seen() {
-        if now ^ recipe.last_seen() >= flow::PARTNER_TICKS {
+    let (entry, recipe) = table::find_near(&Table, &key)?;
+    match recipe.role() {
+        Recipe::ESTABLISHED_FORWARD => {
+            let way = packet.way_to_backend(&recipe)?;
+            packet.send(entry, &recipe, false, way)
+        }
+        Recipe::ESTABLISHED_REVERSE => packet.send(entry, &recipe, true, recipe.way),
+        _ => None,
+    }
+}
+
+/// A packet of a flow, in the plain shape.
+struct Packet {
+    window: FrameWindow<PLAIN>,
+    protocol: u8,
+    /// Of the frame, in bytes.
+    length: usize,
+    /// Of the interface that received it.
+    ifindex: u32,
+    /// Ticks.
+    now: u32,
+}
+
+impl Packet {
+    /// The way to the flow's backend, if that still is the tenant of its row and the client has not moved.
+    #[inline(always)]
+    fn way_to_backend(&self, recipe: &Recipe) -> Option<u64> {
+        let backend = control::backend(recipe.backend());
+        if backend.generation() != recipe.backend_generation()
+            || ingress_print(self.window.u64::<6>(), self.ifindex) != recipe.way
+        {
             return None;
         }
-        entry.touch(now);
+        forward::way(backend)
     }
-    let verdict = if out == ifindex {
-        Verdict::Transmit
-    } else {
-        // Row 0, which is no interface, has no device either.
-        forward::redirect(Way::slot(way)).ok()?
-    };
 
-    rewrite::head(
-        window.part::<0, HEAD>(),
-        &recipe,
-        way,
-        forward::mac(interface),
-    );
-    if protocol == parse::TCP {
-        rewrite::segment(window.part::<HEAD, TCP_MIN>(), &recipe);
-    } else {
-        rewrite::datagram(window.part::<HEAD, UDP_MIN>(), &recipe);
+    /// Rewrites the packet and sends it on its way.
+    #[inline(always)]
+    fn send(self, entry: Entry, recipe: &Recipe, reverse: bool, way: u64) -> Option<u32> {
+        let interface = control::interface(Way::slot(way));
+        let out = interface.ifindex();
+        if out == 0 {
+            return None;
+        }
+        if self.now != recipe.last_seen() {
+            if self.now ^ recipe.last_seen() >= flow::PARTNER_TICKS {
+                return None;
+            }
+            entry.touch(self.now);
+        }
+        let head = self.window.part::<0, HEAD>();
+        rewrite::head(head, recipe, reverse, way, interface.mac());
+        if self.protocol == parse::TCP {
+            let segment = self.window.part::<HEAD, TCP_MIN>();
+            rewrite::segment(segment, recipe, reverse);
+        } else {
+            let datagram = self.window.part::<HEAD, UDP_MIN>();
+            rewrite::datagram(datagram, recipe, reverse);
+        }
+        let left = forward::leave(Way::slot(way), out, self.ifindex);
+        if left.is_ok() {
+            stats::count_packet(recipe, reverse, self.length as u64);
+        }
+        let (Ok(verdict) | Err(verdict)) = left;
+        Some(forward::end(verdict))
     }
-    stats::count_packet(&recipe, length as u64);
-    Some(forward::end(verdict))
 }

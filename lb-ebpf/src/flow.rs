@@ -9,11 +9,10 @@ use lb_common::{
 };
 
 use crate::{
-    forward,
-    maps::{BACKENDS, CONFIG},
+    control, forward,
     ours::Packet,
     packet::Frame,
-    schedule, service, stats,
+    service, stats,
     table::{Entry, Table},
 };
 
@@ -70,9 +69,7 @@ pub(crate) fn find(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bo
 /// Whether the entry's backend still is the tenant of its row.
 #[inline(always)]
 fn is_current(recipe: &Recipe) -> bool {
-    BACKENDS
-        .get(u32::from(recipe.backend()))
-        .is_some_and(|row| schedule::state(row).generation == recipe.backend_generation())
+    control::backend(recipe.backend()).state().generation == recipe.backend_generation()
 }
 
 /// Follows a packet that may change the flow's state. `false` where the flow is over and the packet begins another.
@@ -160,7 +157,11 @@ const fn refusal(outcome: u32) -> DropReason {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn insert_flow() -> u32 {
-    on_work(|work| table::insert(&Table, work))
+    on_work(|work| {
+        let outcome = table::insert(&Table, work);
+        work.crowded = matches!(outcome, Outcome::Full);
+        outcome
+    })
 }
 
 /// [`table::overflow`], in the same way.
@@ -190,10 +191,9 @@ pub(crate) fn is_reply_without_entry(packet: &Packet, work: &mut Work) -> bool {
 /// The time, and how long a second is.
 #[inline(always)]
 pub(crate) fn clock() -> Clock {
-    let ticks_per_second = CONFIG.get(0).map_or(0, |config| config.ticks_per_second);
     Clock {
         now: now(),
-        ticks_per_second,
+        ticks_per_second: control::config().ticks_per_second(),
     }
 }
 

@@ -1,19 +1,15 @@
 //! Stage "forward": the way out, and the XDP action that a verdict means.
 
-use core::ptr;
-
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use lb_common::{
-    abi::{
-        BackendRow, ConfigRow, InterfaceRow, MAX_INTERFACES, NeighbourWanted, Recipe,
-        ingress_print, word::Way,
-    },
+    abi::{ConfigRow, MAX_INTERFACES, NeighbourWanted, Recipe, ingress_print, word::Way},
     packet::{PacketView, Window},
     verdict::{DropReason, Verdict},
 };
 
 use crate::{
-    maps::{BACKENDS, CONFIG, DEVICES, EVENTS, INTERFACES},
+    control::{self, Backend},
+    maps::{DEVICES, EVENTS},
     packet::Frame,
     stats,
 };
@@ -37,26 +33,20 @@ pub(crate) fn route(recipe: &Recipe) -> Result<Route, Verdict> {
     let way = if recipe.is_reverse() {
         recipe.way
     } else {
-        let backend = u32::from(recipe.backend());
-        let row = BACKENDS
-            .get(backend)
-            .ok_or(Verdict::Drop(DropReason::BrokenReference))?;
-        match way(row) {
+        match way(control::backend(recipe.backend())) {
             Some(way) => way,
-            None => return unresolved(backend),
+            None => return unresolved(recipe.backend()),
         }
     };
     let slot = Way::slot(way);
-    let row = INTERFACES
-        .get(slot)
-        .ok_or(Verdict::Drop(DropReason::BrokenReference))?;
-    let ifindex = ifindex(row);
+    let row = control::interface(slot);
+    let ifindex = row.ifindex();
     if ifindex == 0 {
         return Err(Verdict::Drop(DropReason::NoInterface));
     }
     Ok(Route::Out {
         to: way,
-        from: mac(row),
+        from: row.mac(),
         slot,
         ifindex,
     })
@@ -70,18 +60,17 @@ pub(crate) const fn needs_ttl(route: &Route) -> bool {
 
 /// The way to a backend is not known: the agent is asked to probe, and a host that forwards delivers meanwhile.
 #[inline(never)]
-fn unresolved(backend: u32) -> Result<Route, Verdict> {
+fn unresolved(backend: u16) -> Result<Route, Verdict> {
     if stats::within_rate(stats::Limit::Events)
         && let Some(mut event) = EVENTS.reserve(0)
     {
         event.write(NeighbourWanted {
-            backend,
+            backend: backend.into(),
             padding: 0,
         });
         event.submit(0);
     }
-    let flags = CONFIG.get(0).map_or(0, |config| config.flags);
-    if flags & ConfigRow::HOST_FORWARDS != 0 {
+    if control::config().flags() & ConfigRow::HOST_FORWARDS != 0 {
         Ok(Route::Host)
     } else {
         Err(Verdict::Drop(DropReason::NoNeighbour))
@@ -93,25 +82,18 @@ fn unresolved(backend: u32) -> Result<Route, Verdict> {
 pub(crate) fn send(frame: &Frame, recipe: &Recipe, route: &Route) -> Result<Verdict, Verdict> {
     let verdict = match route {
         Route::Host => Verdict::PassRewritten,
-        Route::Out { slot, ifindex, .. } => leave(frame, *slot, *ifindex)?,
+        Route::Out { slot, ifindex, .. } => leave(*slot, *ifindex, frame.ifindex())?,
     };
-    stats::count_packet(recipe, frame.length() as u64);
+    stats::count_packet(recipe, recipe.is_reverse(), frame.length() as u64);
     Ok(verdict)
 }
 
-/// Out of the interface of a slot and index.
+/// Out of the interface of a slot and index; the packet came in by the one of index `came_from`.
 #[inline(always)]
-fn leave(frame: &Frame, slot: u32, ifindex: u32) -> Result<Verdict, Verdict> {
-    if ifindex == frame.ifindex() {
-        Ok(Verdict::Transmit)
-    } else {
-        redirect(slot)
+pub(crate) fn leave(slot: u32, ifindex: u32, came_from: u32) -> Result<Verdict, Verdict> {
+    if ifindex == came_from {
+        return Ok(Verdict::Transmit);
     }
-}
-
-/// Out of another interface.
-#[inline(always)]
-pub(crate) fn redirect(slot: u32) -> Result<Verdict, Verdict> {
     match DEVICES.redirect(slot, 0) {
         Ok(_) => Ok(Verdict::Redirect),
         Err(_) => Err(Verdict::Drop(DropReason::NoInterface)),
@@ -120,9 +102,8 @@ pub(crate) fn redirect(slot: u32) -> Result<Verdict, Verdict> {
 
 /// The way in force towards a backend, where it is known.
 #[inline(always)]
-pub(crate) fn way(backend: &BackendRow) -> Option<u64> {
-    // SAFETY: an aligned word of a map row that is never unmapped.
-    let way = unsafe { ptr::read_volatile(&raw const backend.way) };
+pub(crate) fn way(backend: Backend) -> Option<u64> {
+    let way = backend.way();
     Way::is_resolved(way).then_some(way)
 }
 
@@ -136,43 +117,26 @@ pub(crate) fn ingress(frame: &Frame) -> Option<u64> {
 /// Whether the frame is addressed to our MAC address: a promiscuous interface also receives those of its neighbours.
 #[inline(always)]
 pub(crate) fn is_to_us(frame: &Frame, slot: u8) -> bool {
-    let (Some(window), Some(row)) = (frame.window::<14>(0), INTERFACES.get(u32::from(slot))) else {
+    let Some(window) = frame.window::<14>(0) else {
         return false;
     };
     let destination = u64::from(window.u32::<0>()) | (u64::from(window.u16::<4>()) << 32);
-    destination == mac(row)
+    destination == control::interface(slot.into()).mac()
 }
 
 /// Slot of the interface that received the frame; 0, a row without an interface, where it is not one of ours.
 #[inline(never)]
 pub(crate) fn ingress_slot(frame: &Frame) -> u8 {
-    let interfaces = CONFIG.get(0).map_or(0, |config| config.interfaces);
+    let interfaces = control::config().interfaces();
     let mut slot = 1;
     while slot < MAX_INTERFACES && slot <= interfaces {
-        if INTERFACES
-            .get(slot)
-            .is_some_and(|row| ifindex(row) == frame.ifindex())
-        {
-            #[expect(clippy::cast_possible_truncation, reason = "17 rows")]
+        if control::interface(slot).ifindex() == frame.ifindex() {
+            #[expect(clippy::cast_possible_truncation, reason = "a small number of rows")]
             return slot as u8;
         }
         slot += 1;
     }
     0
-}
-
-/// The interface's kernel index, 0 while it is gone.
-#[inline(always)]
-pub(crate) fn ifindex(row: &InterfaceRow) -> u32 {
-    // SAFETY: an aligned word of a map row.
-    unsafe { ptr::read_volatile(&raw const row.ifindex) }
-}
-
-/// Our MAC address on an interface, in the low 48 bits.
-#[inline(always)]
-pub(crate) fn mac(row: &InterfaceRow) -> u64 {
-    // SAFETY: an aligned word of a map row.
-    unsafe { ptr::read_volatile(&raw const row.mac) }
 }
 
 /// Counts the end of a packet's walk, and gives its XDP action.

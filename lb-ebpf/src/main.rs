@@ -16,6 +16,7 @@
 
 mod announce;
 mod answer;
+mod control;
 mod fast_path;
 mod flow;
 mod forward;

@@ -7,10 +7,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        BackendRow, ConfigRow, Cursor, DEFAULT_FLOW_ENTRIES, FILTER_WORDS, FlowBucket,
-        FlowCounters, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES, MAX_RATE_LIMITS, MAX_SERVICES,
-        MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted, OVERFLOW_BUCKETS, PAIR,
-        PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
+        Cursor, DEFAULT_FLOW_ENTRIES, FlowBucket, FlowCounters, MAX_BACKENDS, MAX_INTERFACES,
+        MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted,
+        OVERFLOW_BUCKETS, PAIR, PairRow, RateWindow, ServiceKey, WAYS,
     },
     table::Work,
 };
@@ -23,22 +22,11 @@ const SERVICE_KEYS_MAX: usize = 4 * MAX_SERVICES as usize;
 const EVENTS_BYTES: usize = 1 << 16;
 
 #[btf_map]
-pub(crate) static CONFIG: Array<ConfigRow, 1> = Array::new();
-#[btf_map]
-pub(crate) static FILTER: Array<u64, { FILTER_WORDS as usize }, SHARED> = Array::new();
-#[btf_map]
 pub(crate) static SERVICE_KEYS: HashMap<ServiceKey, u32, SERVICE_KEYS_MAX> = HashMap::new();
-#[btf_map]
-pub(crate) static SERVICES: Array<ServiceRow, { MAX_SERVICES as usize }, SHARED> = Array::new();
 #[btf_map]
 pub(crate) static CURSORS: Array<Cursor, { MAX_SERVICES as usize }> = Array::new();
 #[btf_map]
 pub(crate) static SLOTS: Array<u64, { MAX_SLOTS as usize }, SHARED> = Array::new();
-#[btf_map]
-pub(crate) static BACKENDS: Array<BackendRow, { MAX_BACKENDS as usize }, SHARED> = Array::new();
-#[btf_map]
-pub(crate) static INTERFACES: Array<InterfaceRow, { MAX_INTERFACES as usize }, SHARED> =
-    Array::new();
 #[btf_map]
 pub(crate) static FLOWS: Array<FlowBucket, { (DEFAULT_FLOW_ENTRIES / WAYS) as usize }, SHARED> =
     Array::new();

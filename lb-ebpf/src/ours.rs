@@ -7,7 +7,7 @@ use lb_common::{
     verdict::{DropReason, Verdict},
 };
 
-use crate::{answer, maps::FILTER, packet::Frame, service};
+use crate::{answer, control, packet::Frame, service};
 
 /// A TCP or UDP packet that may belong to a service.
 pub(crate) struct Packet {
@@ -19,6 +19,14 @@ pub(crate) struct Packet {
     pub(crate) header_length: usize,
     /// The first fragment of several.
     pub(crate) fragment: bool,
+}
+
+impl Packet {
+    /// Whether it begins a flow, where there is none yet.
+    #[inline(always)]
+    pub(crate) const fn opens(&self) -> bool {
+        self.key.protocol() == parse::UDP || self.flags.opens()
+    }
 }
 
 /// Passes a frame whose destination can't be a VIP and whose source can't be a backend.
@@ -48,7 +56,7 @@ pub(crate) fn may_be_served(key: &FlowKey) -> bool {
 
 #[inline(always)]
 fn has((word, bit): (u32, u64)) -> bool {
-    FILTER.get(word).is_some_and(|bits| bits & bit != 0)
+    control::filter(word) & bit != 0
 }
 
 /// Reads the transport header. What has no ports ends here: echo requests to a VIP are answered, and what is

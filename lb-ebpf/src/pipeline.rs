@@ -10,6 +10,7 @@ pub(crate) fn run(frame: &Frame) -> Result<Verdict, Verdict> {
     let ip = ours::check(frame)?;
     let packet = ours::transport(frame, &ip)?;
     let work = service::work().ok_or(Verdict::Drop(DropReason::BrokenReference))?;
+    service::expect(&packet, work);
     if !flow::find(frame, &packet, work)? && service::enter(frame, &packet, work)? {
         service::admit(frame, &packet, work)?;
     }

@@ -28,37 +28,38 @@ pub(crate) fn apply(
 ) -> Result<(), Verdict> {
     const NO_ROOM: Verdict = Verdict::Drop(DropReason::NoRoom);
     let window = frame.window::<HEAD>(0).ok_or(NO_ROOM)?;
+    let reverse = recipe.is_reverse();
     match route {
-        Route::Out { to, from, .. } => head(window, recipe, *to, *from),
+        Route::Out { to, from, .. } => head(window, recipe, reverse, *to, *from),
         // The host counts the hop.
         Route::Host => {
             let delta = u32::from(recipe.delta_ip()) + checksum::TTL_INCREMENT;
             let sum = checksum::apply(window.u16::<24>(), checksum::fold(delta));
             window.put_u16::<24>(sum);
-            address(window, recipe);
+            address(window, recipe, reverse);
         }
     }
     let offset = ETHERNET + packet.header_length;
     if packet.key.protocol() == parse::TCP {
-        segment(frame.window(offset).ok_or(NO_ROOM)?, recipe);
+        segment(frame.window(offset).ok_or(NO_ROOM)?, recipe, reverse);
     } else {
-        datagram(frame.window(offset).ok_or(NO_ROOM)?, recipe);
+        datagram(frame.window(offset).ok_or(NO_ROOM)?, recipe, reverse);
     }
     Ok(())
 }
 
 /// Rewrites the Ethernet and IPv4 headers of a packet that leaves with one hop less.
 #[inline(always)]
-pub(crate) fn head(window: FrameWindow<HEAD>, recipe: &Recipe, to: u64, from: u64) {
+pub(crate) fn head(window: FrameWindow<HEAD>, recipe: &Recipe, reverse: bool, to: u64, from: u64) {
     window.put_macs(to, from);
     let word = rewrite::ttl_and_checksum(window.u32::<22>(), recipe.delta_ip());
     window.put_u32::<22>(word);
-    address(window, recipe);
+    address(window, recipe, reverse);
 }
 
 #[inline(always)]
-fn address(window: FrameWindow<HEAD>, recipe: &Recipe) {
-    if recipe.is_reverse() {
+fn address(window: FrameWindow<HEAD>, recipe: &Recipe, reverse: bool) {
+    if reverse {
         window.put_u32::<26>(recipe.address());
     } else {
         window.put_u32::<30>(recipe.address());
@@ -67,23 +68,23 @@ fn address(window: FrameWindow<HEAD>, recipe: &Recipe) {
 
 /// Rewrites a TCP header.
 #[inline(always)]
-pub(crate) fn segment(window: FrameWindow<TCP_MIN>, recipe: &Recipe) {
-    port(window, recipe);
+pub(crate) fn segment(window: FrameWindow<TCP_MIN>, recipe: &Recipe, reverse: bool) {
+    port(window, recipe, reverse);
     let sum = rewrite::tcp_checksum(window.u16::<16>(), recipe.delta_transport());
     window.put_u16::<16>(sum);
 }
 
 /// Rewrites a UDP header.
 #[inline(always)]
-pub(crate) fn datagram(window: FrameWindow<UDP_MIN>, recipe: &Recipe) {
-    port(window, recipe);
+pub(crate) fn datagram(window: FrameWindow<UDP_MIN>, recipe: &Recipe, reverse: bool) {
+    port(window, recipe, reverse);
     let sum = rewrite::udp_checksum(window.u16::<6>(), recipe.delta_transport());
     window.put_u16::<6>(sum);
 }
 
 #[inline(always)]
-fn port<const N: usize>(window: FrameWindow<N>, recipe: &Recipe) {
-    if recipe.is_reverse() {
+fn port<const N: usize>(window: FrameWindow<N>, recipe: &Recipe, reverse: bool) {
+    if reverse {
         window.put_u16::<0>(recipe.port());
     } else {
         window.put_u16::<2>(recipe.port());

@@ -3,17 +3,14 @@
 use core::ptr;
 
 use lb_common::{
-    abi::{
-        BackendRow,
-        word::{BackendState, Slot, SlotRange},
-    },
+    abi::word::{BackendState, Slot, SlotRange},
     schedule,
     table::{self, Work},
 };
-use network_types::ip::IpProto;
 
 use crate::{
-    maps::{BACKENDS, CURSORS, SERVICES, SLOTS},
+    control::{self, Backend},
+    maps::{CURSORS, SLOTS},
     ours::Packet,
     stats,
 };
@@ -28,22 +25,36 @@ pub(crate) enum Picked {
     Nothing,
 }
 
+/// The backend that a packet which opens a flow will most likely get: nobody's turn is taken.
+#[inline(always)]
+pub(crate) fn foresee(packet: &Packet, work: &Work) -> Option<Backend> {
+    let range = SlotRange::unpack(control::service(work.service).slots());
+    if range.length == 0 {
+        return None;
+    }
+    let position = if work.crowded {
+        schedule::by_hash(table::hash(&packet.key, 0), 0, range.length)
+    } else {
+        // SAFETY: an aligned word of a map row.
+        let turn = unsafe { ptr::read_volatile(&raw const (*CURSORS.get_ptr(work.service)?).next) };
+        schedule::round_robin(turn, range.length)
+    };
+    // SAFETY: an aligned word of a map row.
+    let slot = unsafe { ptr::read_volatile(SLOTS.get_ptr(range.offset.wrapping_add(position))?) };
+    Some(control::backend(Slot::unpack(slot).backend))
+}
+
 /// Picks a backend. A packet that opens a flow takes the cursor's next slot; one from the middle of an unknown
 /// connection goes by its hash and leaves the rotation alone, and so does one `without_entry`.
 ///
 /// Its own function for the stack: the frames of a call chain share 512 bytes.
 #[inline(never)]
 pub(crate) fn pick(packet: &Packet, attempt: u32, without_entry: bool, work: &mut Work) -> Picked {
-    let Some(service) = SERVICES.get(work.service) else {
-        return Picked::Nothing;
-    };
-    // SAFETY: an aligned word of a map row that is never unmapped.
-    let range = SlotRange::unpack(unsafe { ptr::read_volatile(&raw const service.slots) });
+    let range = SlotRange::unpack(control::service(work.service).slots());
     if range.length == 0 {
         return Picked::Nothing;
     }
-    let opens = packet.key.protocol() == IpProto::Udp as u8 || packet.flags.opens();
-    let position = if opens && !without_entry {
+    let position = if packet.opens() && !without_entry {
         let Some(cursor) = CURSORS.get_ptr_mut(work.service) else {
             return Picked::Nothing;
         };
@@ -58,24 +69,14 @@ pub(crate) fn pick(packet: &Packet, attempt: u32, without_entry: bool, work: &mu
     };
     // SAFETY: an aligned word of a map row.
     let slot = Slot::unpack(unsafe { ptr::read_volatile(place) });
-    let Some(backend) = BACKENDS.get(u32::from(slot.backend)) else {
-        return Picked::TryNext;
-    };
-    let state = state(backend);
+    let backend = control::backend(slot.backend);
+    let state = backend.state();
     if state.flags & BackendState::ACCEPTS == 0 || state.generation != slot.generation {
         return Picked::TryNext;
     }
-    let [.., a, b, c, d] = backend.address;
-    work.backend_address = u32::from_ne_bytes([a, b, c, d]);
-    work.backend_port = u16::from_ne_bytes(backend.port_be);
+    work.backend_address = backend.address();
+    work.backend_port = backend.port();
     work.backend = slot.backend;
     work.backend_generation = slot.generation;
     Picked::Backend
-}
-
-/// The backend's state in force.
-#[inline(always)]
-pub(crate) fn state(backend: &BackendRow) -> BackendState {
-    // SAFETY: an aligned word of a map row that is never unmapped.
-    BackendState::unpack(unsafe { ptr::read_volatile(&raw const backend.state) })
 }

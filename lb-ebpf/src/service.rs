@@ -4,7 +4,7 @@ use lb_common::{
     abi::{FlowKey, ServiceKey, word::Way},
     flow::State,
     parse,
-    table::{Event, Work},
+    table::{self, Event, Outlook, Work},
     verdict::{DropReason, Verdict},
 };
 use network_types::ip::IpProto;
@@ -16,10 +16,34 @@ use crate::{
     packet::Frame,
     schedule::{self, Picked},
     stats,
+    table::Table,
 };
 
 /// Backends tried for one flow before giving up: a backend may have just gone down, or hold a colliding flow.
 const TRIES: u32 = 4;
+
+/// Looks ahead for a packet that most likely begins a flow: finds its service, and asks for the memory that a flow with the
+/// backend whose turn it is will need. The processor waits for all of it at once, and not for one line after the other.
+///
+/// Its own function for the stack: the frames of a call chain share 512 bytes.
+#[inline(never)]
+pub(crate) fn expect(packet: &Packet, work: &mut Work) {
+    if !packet.opens() {
+        return;
+    }
+    work.service = find(&packet.key);
+    if work.service != NO_SERVICE
+        && let Some(backend) = schedule::foresee(packet, work)
+    {
+        let outlook = work.outlook();
+        table::expect(&Table, &packet.key, outlook);
+        let reply = table::reply(&packet.key, backend.address(), backend.port());
+        match outlook {
+            Outlook::Nothing => table::expect_overflow(&Table, &reply),
+            _ => table::expect(&Table, &reply, outlook),
+        }
+    }
+}
 
 /// Finds the service of a packet without a flow, and notes in `work` what a flow is made of. Gives whether there is one
 /// to be made: a reply of a flow that found no room has its recipe in `there` of `work`.
@@ -28,13 +52,16 @@ const TRIES: u32 = 4;
 #[inline(never)]
 pub(crate) fn enter(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bool, Verdict> {
     let key = &packet.key;
-    let Some(id) = find(key) else {
+    if !packet.opens() {
+        work.service = find(key);
+    }
+    if work.service == NO_SERVICE {
         return if !packet.fragment && flow::is_reply_without_entry(packet, work) {
             Ok(false)
         } else {
             Err(Verdict::Pass)
         };
-    };
+    }
     if packet.fragment {
         return Err(Verdict::Drop(DropReason::Fragment));
     }
@@ -50,7 +77,6 @@ pub(crate) fn enter(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<b
     work.ingress_print = print;
     work.way = Way::back(print, slot);
     work.clock = flow::clock();
-    work.service = id;
     work.state = State::first(key.protocol(), packet.flags) as u8;
     Ok(true)
 }
@@ -118,17 +144,22 @@ pub(crate) fn work() -> Option<&'static mut Work> {
     WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
 }
 
+/// A row that no service has.
+const NO_SERVICE: u32 = 0;
+
 /// Row of the service that a packet is addressed to.
 #[inline(always)]
-fn find(key: &FlowKey) -> Option<u32> {
+fn find(key: &FlowKey) -> u32 {
     let wanted = ServiceKey::new(
         mapped(key.destination_word()),
         key.destination_port().to_ne_bytes(),
         key.protocol(),
     );
     // SAFETY: the value is one aligned word, read once.
-    let id = *unsafe { SERVICE_KEYS.get(&wanted) }?;
-    (id != ServiceKey::VIP_MARKER).then_some(id)
+    match unsafe { SERVICE_KEYS.get(&wanted) } {
+        Some(id) if *id != ServiceKey::VIP_MARKER => *id,
+        _ => NO_SERVICE,
+    }
 }
 
 /// Whether the VIP has the marker for a protocol.

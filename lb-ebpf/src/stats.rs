@@ -40,8 +40,8 @@ pub(crate) fn count_new_flow(service: u32, backend: u32) {
 
 /// Counts a packet sent on, and its bytes.
 #[inline(always)]
-pub(crate) fn count_packet(recipe: &Recipe, bytes: u64) {
-    let direction = usize::from(recipe.is_reverse());
+pub(crate) fn count_packet(recipe: &Recipe, reverse: bool, bytes: u64) {
+    let direction = usize::from(reverse);
     both(recipe.service(), u32::from(recipe.backend()), |row| {
         // SAFETY: packets and bytes of the two directions stand one pair after the other.
         unsafe {

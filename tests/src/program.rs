@@ -14,7 +14,7 @@ use aya::{
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
-    abi::{FlowBucket, FlowCounters, FlowEntry, FlowKey, Recipe, WAYS, command},
+    abi::{Control, FlowBucket, FlowCounters, FlowEntry, FlowKey, Recipe, WAYS, command},
     verdict::Verdict,
 };
 
@@ -40,6 +40,8 @@ pub const TICKS_PER_SECOND: u32 = 250;
 /// The program, loaded, with its maps.
 pub struct Program {
     object: Ebpf,
+    /// What the map of the control tables holds.
+    control: Box<Row<Control>>,
 }
 
 /// What a run gave.
@@ -95,7 +97,8 @@ impl Program {
             .map_max_entries("FLOW_PAIRS", buckets / 2)
             .load(object)
             .context("loading the object")?;
-        let mut program = Self { object };
+        let control = Box::new(Row(Control::EMPTY));
+        let mut program = Self { object, control };
         for name in ["lb", "maintenance"] {
             program
                 .xdp(name)?

@@ -2,9 +2,34 @@
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::word::{BackendState, SlotRange, Way};
+use super::{
+    FILTER_WORDS, MAX_BACKENDS, MAX_INTERFACES, MAX_SERVICES,
+    word::{BackendState, SlotRange, Way},
+};
 
-/// `CONFIG[0]`: what may change while the program runs. Every field is read on its own.
+/// `CONTROL[0]`: the tables that a packet reads, in one memory that the program addresses without a lookup.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Control {
+    /// What may change while the program runs.
+    pub config: ConfigRow,
+    /// `INTERFACES`; row 0 is never used.
+    pub interfaces: [InterfaceRow; MAX_INTERFACES as usize],
+    /// `FILTER`; see [`crate::filter`].
+    pub filter: [u64; FILTER_WORDS as usize],
+    /// `BACKENDS`; row 0 is never used.
+    pub backends: [BackendRow; MAX_BACKENDS as usize],
+    /// `SERVICES`; row 0 is never used.
+    pub services: [ServiceRow; MAX_SERVICES as usize],
+}
+
+impl Control {
+    /// Tables that say nothing.
+    // SAFETY: integers, for all of which zero is a value.
+    pub const EMPTY: Self = unsafe { core::mem::zeroed() };
+}
+
+/// What may change while the program runs. Every field is read on its own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConfigRow {

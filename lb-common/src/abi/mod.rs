@@ -12,8 +12,8 @@ mod ids;
 pub mod word;
 
 pub use control::{
-    BackendRow, ConfigRow, InterfaceRow, Mode, Protocol, Scheduler, ServiceKey, ServiceRow,
-    address_bytes, address_from_bytes,
+    BackendRow, ConfigRow, Control, InterfaceRow, Mode, Protocol, Scheduler, ServiceKey,
+    ServiceRow, address_bytes, address_from_bytes,
 };
 pub use counters::{Cursor, FlowCounters, NeighbourWanted, RateWindow};
 pub use flow::{
@@ -22,14 +22,14 @@ pub use flow::{
 pub use ids::{BackendId, InterfaceSlot, ServiceId};
 
 /// Changes with every change to the bytes of a pinned map; an agent refuses maps of another version.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Rows of `SERVICES`; row 0 is never used.
 pub const MAX_SERVICES: u32 = 8_192;
 /// Rows of `BACKENDS`; row 0 is never used. Twice the 4,096 a configuration may hold, so that ids can rest before reuse.
 pub const MAX_BACKENDS: u32 = 8_192;
-/// Rows of `INTERFACES`; row 0 is never used.
-pub const MAX_INTERFACES: u32 = 17;
+/// Rows of `INTERFACES`; row 0 is never used. Twice the 16 a configuration may hold.
+pub const MAX_INTERFACES: u32 = 32;
 /// Slots in the arena that all services share.
 pub const MAX_SLOTS: u32 = 1 << 20;
 /// 64-bit words of `FILTER`: the first half for addresses, the second for endpoints.

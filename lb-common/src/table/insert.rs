@@ -50,6 +50,19 @@ pub struct Work {
     pub scans: [Scan; 2],
     /// What had to go for the two entries, as bytes of [`Evicted`]: the client's in the low half.
     pub evicted: u8,
+    /// The flow found no room.
+    pub crowded: bool,
+}
+
+/// What a flow may find in the table, going by what the last one of this CPU found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// A free place in its home bucket.
+    Free,
+    /// Victims.
+    Victims,
+    /// Neither.
+    Nothing,
 }
 
 /// What an insert came to.
@@ -68,6 +81,19 @@ pub enum Outcome {
 }
 
 impl Work {
+    /// What the next flow may find.
+    #[must_use]
+    #[inline(always)]
+    pub const fn outlook(&self) -> Outlook {
+        if self.crowded {
+            Outlook::Nothing
+        } else if self.evicted != 0 {
+            Outlook::Victims
+        } else {
+            Outlook::Free
+        }
+    }
+
     /// What had to go for the client's entry and for the reply's.
     #[must_use]
     #[inline(always)]
@@ -95,7 +121,7 @@ pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     }
     work.reply = reply_of(work);
     let sites = [site(memory, &work.key), site(memory, &work.reply)];
-    warm_pair(memory, sites[1].home);
+    warm(memory, &work.reply, &work.clock);
     let (low, high) = order(pair(sites[0].home), pair(sites[1].home));
     if !memory.lock(low) {
         return Outcome::Contended;
@@ -136,11 +162,18 @@ fn join<E>(found: &Search<E>, work: &mut Work) -> Outcome {
 /// The reply's 5-tuple.
 #[inline(always)]
 pub(super) fn reply_of(work: &Work) -> FlowKey {
+    reply(&work.key, work.backend_address, work.backend_port)
+}
+
+/// The 5-tuple of the replies to a client's packets, from a backend whose address and port are as in a packet.
+#[must_use]
+#[inline(always)]
+pub const fn reply(key: &FlowKey, address: u32, port: u16) -> FlowKey {
     FlowKey::from_words(
-        work.backend_address,
-        work.key.source_word(),
-        (work.backend_port, work.key.source_port()),
-        work.key.protocol(),
+        address,
+        key.source_word(),
+        (port, key.source_port()),
+        key.protocol(),
     )
 }
 
@@ -159,16 +192,39 @@ pub fn warm<M: Memory>(memory: &M, key: &FlowKey, clock: &flow::Clock) {
     }
 }
 
+/// Asks ahead for what a flow of this key will most likely need.
+#[inline(always)]
+pub fn expect<M: Memory>(memory: &M, key: &FlowKey, outlook: Outlook) {
+    let home = site(memory, key).home;
+    memory.has_spilled(pair(home));
+    match outlook {
+        Outlook::Free => {
+            if let Some(bucket) = memory.bucket(home) {
+                warm_bucket(memory, bucket);
+            }
+        }
+        Outlook::Victims => warm_pair(memory, home),
+        Outlook::Nothing => {
+            memory.has_spilled(pair(second_home(memory, key)));
+        }
+    }
+}
+
 /// Asks for the row and all entries of a pair: the processor waits for them side by side and not in turn.
 #[inline(always)]
 fn warm_pair<M: Memory>(memory: &M, home: u32) {
     memory.has_spilled(pair(home));
     for index in [home, home ^ 1] {
         if let Some(bucket) = memory.bucket(index) {
-            for way in 0..WAYS {
-                memory.ask(memory.entry(bucket, way));
-            }
+            warm_bucket(memory, bucket);
         }
+    }
+}
+
+#[inline(always)]
+pub(super) fn warm_bucket<M: Memory>(memory: &M, bucket: M::Bucket) {
+    for way in 0..WAYS {
+        memory.ask(memory.entry(bucket, way));
     }
 }
 

@@ -26,8 +26,8 @@ mod victim;
 
 pub use change::{move_client, partner_entry, set_state_of_flow};
 pub use expire::{ANCIENT_TICKS, expire};
-pub use insert::{Outcome, Work, insert, warm};
-pub use overflow::{REMEMBERED_SECONDS, overflow, overflowed};
+pub use insert::{Outcome, Outlook, Work, expect, insert, reply, warm};
+pub use overflow::{REMEMBERED_SECONDS, expect_overflow, overflow, overflowed};
 pub use search::{Search, find, find_near};
 pub use victim::{Evicted, Scan};
 

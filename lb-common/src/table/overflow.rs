@@ -2,10 +2,10 @@
 //! remembered, in a small table of its own that forgets the oldest of a bucket.
 
 use super::{
-    Memory, Outcome, SEARCH_TRIES, Search, Work,
+    Memory, Outcome, Outlook, SEARCH_TRIES, Search, Work,
     entry::{outline_of, take},
     find, hash,
-    insert::{fill, reply_of, write_recipes},
+    insert::{expect, fill, reply_of, warm_bucket, write_recipes},
     search::{look, rest_of},
     victim::NONE,
 };
@@ -44,6 +44,15 @@ pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
         fill(entry, tag, &work.reply, &work.back, NONE);
     }
     Outcome::Made
+}
+
+/// Asks ahead for what [`overflow`] will look at for this reply.
+#[inline(always)]
+pub fn expect_overflow<M: Memory>(memory: &M, reply: &FlowKey) {
+    expect(memory, reply, Outlook::Nothing);
+    if let Some(bucket) = bucket(memory, reply) {
+        warm_bucket(memory, bucket);
+    }
 }
 
 /// Where a reply is remembered, or may be: in its place, or that of the one not heard of for the longest.

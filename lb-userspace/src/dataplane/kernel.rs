@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use super::{
     AttachError, Attached, Dataplane, Events, Link, OpenError, Place, Readings, ReloadError,
     TableError, Target, attach, clock,
+    control::{self, CONTROL},
     events::watch,
     io_error,
     layout::Shape,
@@ -59,6 +60,9 @@ impl Loaded {
             Some(config) => config.flow_seed,
             None => secret().map_err(OpenError::Random)?,
         };
+        if in_force.is_none() {
+            control::create(&pins.map(CONTROL)).map_err(|cause| map_error((CONTROL, cause)))?;
+        }
         let mut program = Program::load(pins.directory(), shapes, settings, flow_seed)?;
         let ticks_per_second =
             clock::measure(|| program.ticks().map_err(|error| io_error(&error)))?;

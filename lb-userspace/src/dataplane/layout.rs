@@ -4,10 +4,12 @@ use std::{fmt, path::Path};
 
 use aya::maps::{MapError, MapInfo, MapType};
 use lb_common::abi::{
-    BackendRow, ConfigRow, Cursor, FILTER_WORDS, FlowBucket, FlowCounters, InterfaceRow,
-    MAX_BACKENDS, MAX_INTERFACES, MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS,
-    MAX_VERDICTS, OVERFLOW_BUCKETS, PairRow, RateWindow, ServiceKey, ServiceRow, WAYS,
+    Control, Cursor, FlowBucket, FlowCounters, MAX_BACKENDS, MAX_INTERFACES, MAX_RATE_LIMITS,
+    MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, OVERFLOW_BUCKETS, PairRow, RateWindow,
+    ServiceKey, WAYS,
 };
+
+use super::control::CONTROL;
 
 /// `BPF_F_MMAPABLE`.
 const SHARED: u32 = 1 << 10;
@@ -84,8 +86,7 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
         flags: 0,
     };
     vec![
-        own("CONFIG", size_of::<ConfigRow>(), 1),
-        shared("FILTER", size_of::<u64>(), FILTER_WORDS),
+        shared(CONTROL, size_of::<Control>(), 1),
         table(
             "SERVICE_KEYS",
             MapType::Hash,
@@ -93,11 +94,8 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
             size_of::<u32>(),
             4 * MAX_SERVICES,
         ),
-        shared("SERVICES", size_of::<ServiceRow>(), MAX_SERVICES),
         own("CURSORS", size_of::<Cursor>(), MAX_SERVICES),
         shared("SLOTS", size_of::<u64>(), MAX_SLOTS),
-        shared("BACKENDS", size_of::<BackendRow>(), MAX_BACKENDS),
-        shared("INTERFACES", size_of::<InterfaceRow>(), MAX_INTERFACES),
         shared(FLOWS, size_of::<FlowBucket>(), buckets(flow_entries)),
         shared(FLOW_PAIRS, size_of::<PairRow>(), buckets(flow_entries) / 2),
         shared(OVERFLOW, size_of::<FlowBucket>(), OVERFLOW_BUCKETS),

@@ -2,18 +2,19 @@
 
 use std::{collections::BTreeMap, io, os::fd::AsFd};
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, xdp::DevMap};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, xdp::DevMap};
 use lb_common::abi::{
     BackendId, BackendRow, FlowCounters, InterfaceSlot, ServiceId, ServiceKey,
     word::{BackendState, SlotRange, Way},
 };
 
 use super::{
-    TableError, io_error,
+    TableError,
+    control::{CONTROL, ControlTables},
+    io_error,
     pins::Pins,
     rows::{
-        CONFIG_WORDS, backend_row, backend_words, config_row, config_words, interface_row,
-        interface_words, service_row, service_words,
+        backend_row, backend_words, interface_row, interface_words, service_row, service_words,
     },
     shared::SharedArray,
     syscall,
@@ -27,13 +28,9 @@ type CounterWords = [u64; size_of::<FlowCounters>() / 8];
 
 /// The maps that the agent writes.
 pub(super) struct Maps {
-    config: Array<MapData, [u64; CONFIG_WORDS]>,
-    filter: SharedArray,
+    control: ControlTables,
     keys: HashMap<MapData, KeyBytes, u32>,
-    services: SharedArray,
     slots: SharedArray,
-    backends: SharedArray,
-    interfaces: SharedArray,
     devices: DevMap<MapData>,
     devices_fd: MapData,
     service_counters: PerCpuArray<MapData, CounterWords>,
@@ -50,13 +47,10 @@ impl Maps {
                 .map_err(|cause| (name, cause))
         };
         Ok(Self {
-            config: typed(pins, "CONFIG")?,
-            filter: shared("FILTER")?,
+            control: shared(CONTROL)
+                .and_then(|map| ControlTables::of(&map).map_err(|cause| (CONTROL, cause)))?,
             keys: typed(pins, "SERVICE_KEYS")?,
-            services: shared("SERVICES")?,
             slots: shared("SLOTS")?,
-            backends: shared("BACKENDS")?,
-            interfaces: shared("INTERFACES")?,
             devices: typed(pins, "DEVICES")?,
             devices_fd: MapData::from_pin(pins.map("DEVICES"))
                 .map_err(|error| ("DEVICES", io_error(&error)))?,
@@ -66,27 +60,24 @@ impl Maps {
     }
 
     pub(super) fn tables(&self) -> Result<Tables, TableError> {
-        let mut tables = Tables::default();
-        let config = self
-            .config
-            .get(&0, 0)
-            .map_err(|error| failed("CONFIG", "read", &error))?;
-        tables.config = config_row(config);
-        tables.filter = (0..self.filter.rows())
-            .map(|row| self.filter.load(row, 0))
-            .collect();
+        let filter = &self.control.filter;
+        let mut tables = Tables {
+            config: self.control.config(),
+            filter: (0..filter.rows()).map(|row| filter.load(row, 0)).collect(),
+            ..Tables::default()
+        };
         for entry in &self.keys {
             let (key, value) = entry.map_err(|error| failed("SERVICE_KEYS", "read", &error))?;
             tables.keys.insert(key_of(key), value);
         }
-        tables.services = rows(&self.services, ServiceId::new, service_row);
+        tables.services = rows(&self.control.services, ServiceId::new, service_row);
         tables.backends = rows(
-            &self.backends,
+            &self.control.backends,
             |row| BackendId::new(u16::try_from(row).ok()?),
             backend_row,
         );
         tables.interfaces = rows(
-            &self.interfaces,
+            &self.control.interfaces,
             |row| InterfaceSlot::new(u8::try_from(row).ok()?),
             interface_row,
         );
@@ -116,12 +107,14 @@ impl Maps {
 
     /// The last rows of `SERVICES` and of `BACKENDS` that have a tenant.
     pub(super) fn last_rows(&self) -> (u32, u32) {
-        let service = |row: &u32| service_row(self.services.row(*row)).in_use != 0;
-        let backend = |row: &u32| {
-            backend_row(self.backends.row(*row)).state().flags & BackendState::IN_USE != 0
-        };
-        let last_service = (1..self.services.rows()).rev().find(service);
-        let last_backend = (1..self.backends.rows()).rev().find(backend);
+        let ControlTables {
+            services, backends, ..
+        } = &self.control;
+        let service = |row: &u32| service_row(services.row(*row)).in_use != 0;
+        let backend =
+            |row: &u32| backend_row(backends.row(*row)).state().flags & BackendState::IN_USE != 0;
+        let last_service = (1..services.rows()).rev().find(service);
+        let last_backend = (1..backends.rows()).rev().find(backend);
         (last_service.unwrap_or(0), last_backend.unwrap_or(0))
     }
 
@@ -134,19 +127,16 @@ impl Maps {
             })
         };
         match *change {
-            Change::Config(ref row) => self
-                .config
-                .set(0, config_words(row), 0)
-                .map_err(|error| failed("CONFIG", "write", &error)),
+            Change::Config(ref row) => store(CONTROL, self.control.set_config(row)),
             Change::Interface { slot, ref row } => {
                 // The address before the index, by which packets find the row.
                 let [mac, place, ..] = interface_words(row);
                 let row = u32::from(slot.get());
+                let interfaces = &self.control.interfaces;
+                let first = interfaces.store(row, 0, mac);
                 store(
-                    "INTERFACES",
-                    self.interfaces
-                        .store(row, 0, mac)
-                        .and_then(|()| self.interfaces.store(row, 1, place)),
+                    CONTROL,
+                    first.and_then(|()| interfaces.store(row, 1, place)),
                 )
             }
             Change::Device {
@@ -176,11 +166,13 @@ impl Maps {
             } => {
                 let words = backend_words(&BackendRow::new(address, way, state));
                 let row = u32::from(id.get());
-                store("BACKENDS", self.backends.store_row(row, words))
+                store(CONTROL, self.control.backends.store_row(row, words))
             }
-            Change::BackendWay { id, way } => store("BACKENDS", self.store_way(id, way)),
-            Change::BackendState { id, state } => store("BACKENDS", self.store_state(id, state)),
-            Change::Filter { index, bits } => store("FILTER", self.filter.store(index, 0, bits)),
+            Change::BackendWay { id, way } => store(CONTROL, self.store_way(id, way)),
+            Change::BackendState { id, state } => store(CONTROL, self.store_state(id, state)),
+            Change::Filter { index, bits } => {
+                store(CONTROL, self.control.filter.store(index, 0, bits))
+            }
             Change::Slots { offset, ref slots } => {
                 let mut places = (offset..).zip(slots);
                 store(
@@ -192,11 +184,14 @@ impl Maps {
                 clear(&mut self.service_counters, "COUNTERS_SERVICES", id.get())
             }
             Change::Service { id, ref row } => store(
-                "SERVICES",
-                self.services.store_row(id.get(), service_words(row)),
+                CONTROL,
+                self.control
+                    .services
+                    .store_row(id.get(), service_words(row)),
             ),
             Change::ServiceSlots { id, range } => {
-                store("SERVICES", self.services.store(id.get(), 0, range.pack()))
+                let services = &self.control.services;
+                store(CONTROL, services.store(id.get(), 0, range.pack()))
             }
             Change::Key { key, value } => self
                 .keys
@@ -212,18 +207,20 @@ impl Maps {
     }
 
     fn store_way(&self, id: BackendId, way: Way) -> io::Result<()> {
-        self.backends.store(u32::from(id.get()), 1, way.pack())
+        let row = u32::from(id.get());
+        self.control.backends.store(row, 1, way.pack())
     }
 
     /// The port stands in the same word and stays.
     fn store_state(&self, id: BackendId, state: BackendState) -> io::Result<()> {
         let id = u32::from(id.get());
+        let backends = &self.control.backends;
         let row = BackendRow {
             state: state.pack(),
-            ..backend_row(self.backends.row(id))
+            ..backend_row(backends.row(id))
         };
         let [word, ..] = backend_words(&row);
-        self.backends.store(id, 0, word)
+        backends.store(id, 0, word)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod attach;
 mod clock;
+mod control;
 mod detach;
 mod events;
 pub mod fake;

@@ -5,15 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{Array, Map, MapData, MapError};
+use aya::maps::MapData;
 use lb_common::abi::{ConfigRow, LAYOUT_VERSION};
 
 use super::{
-    ClockError, LoadError, Misfit, PinsError, io_error,
+    ClockError, LoadError, Misfit, PinsError,
+    control::{CONTROL, ControlTables},
+    io_error,
     layout::{FLOWS, Shape, shapes},
     pins::Pins,
     privilege,
-    rows::{CONFIG_WORDS, config_row},
+    shared::SharedArray,
 };
 use crate::model::DataPlane;
 
@@ -128,7 +130,7 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigR
     let pinned = pins.pinned(shapes)?;
     for shape in &pinned {
         let found = shape.compare(pins.directory());
-        let found = found.map_err(|error| unreadable(shape.name, &error, mend()))?;
+        let found = found.map_err(|error| unreadable(shape.name, io_error(&error), mend()))?;
         match found {
             Some(Misfit {
                 what: "number of entries",
@@ -151,8 +153,8 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigR
             None => {}
         }
     }
-    let config = if pinned.iter().any(|shape| shape.name == "CONFIG") {
-        config_in_force(pins).map_err(|error| unreadable("CONFIG", &error, mend()))?
+    let config = if pinned.iter().any(|shape| shape.name == CONTROL) {
+        config_in_force(pins).map_err(|error| unreadable(CONTROL, error, mend()))?
     } else {
         ConfigRow::default()
     };
@@ -176,10 +178,9 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigR
     }
 }
 
-fn config_in_force(pins: &Pins) -> Result<ConfigRow, MapError> {
-    let config = Map::from_map_data(MapData::from_pin(pins.map("CONFIG"))?)?;
-    let config: Array<_, [u64; CONFIG_WORDS]> = config.try_into()?;
-    Ok(config_row(config.get(&0, 0)?))
+fn config_in_force(pins: &Pins) -> io::Result<ConfigRow> {
+    let map = MapData::from_pin(pins.map(CONTROL)).map_err(|error| io_error(&error))?;
+    Ok(ControlTables::of(&SharedArray::map_read_only(&map)?)?.config())
 }
 
 fn detach_command(place: &Place) -> String {
@@ -193,10 +194,6 @@ fn detach_command(place: &Place) -> String {
     )
 }
 
-fn unreadable(map: &'static str, error: &MapError, mend: String) -> OpenError {
-    OpenError::Unreadable {
-        map,
-        cause: io_error(error),
-        mend,
-    }
+fn unreadable(map: &'static str, cause: io::Error, mend: String) -> OpenError {
+    OpenError::Unreadable { map, cause, mend }
 }

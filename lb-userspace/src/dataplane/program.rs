@@ -8,7 +8,10 @@ use aya::{
 };
 use lb_common::abi::command;
 
-use super::layout::{FLOW_PAIRS, FLOWS, Shape, buckets};
+use super::{
+    control::{self, CONTROL},
+    layout::{FLOW_PAIRS, FLOWS, Shape, buckets},
+};
 use crate::model::{DataPlane, DataPlaneLog};
 
 /// Entry point for packets.
@@ -47,6 +50,9 @@ pub enum LoadError {
     /// The object or one of its maps.
     #[error("can't load the data plane's object: {}", root(.0))]
     Object(#[source] EbpfError),
+    /// The control tables in force.
+    #[error("can't read the map {CONTROL}: {0}")]
+    Control(#[source] io::Error),
     /// The object has no such program.
     #[error("the data plane's object has no program `{0}`; the agent was built with another one")]
     Absent(&'static str),
@@ -70,7 +76,8 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Loads the object with the maps that are pinned in `directory`; makes and pins those that are not there.
+    /// Loads the object with the maps that are pinned in `directory`; makes and pins those that are not there, but for the
+    /// control tables, which must be.
     ///
     /// `flow_seed` is the secret of the flow table's hash, the one that its entries were placed by.
     pub(super) fn load(
@@ -91,6 +98,10 @@ impl Program {
         for shape in shapes {
             loader.map_pin_path(shape.name, directory.join(shape.name));
         }
+        let path = directory.join(CONTROL);
+        let control = control::in_force(&path).map_err(LoadError::Control)?;
+        loader.map_pin_path(control::SECTION, path);
+        loader.override_global(control::SYMBOL, control.as_slice(), true);
         let mut program = Self {
             ebpf: loader.load(crate::OBJECT).map_err(LoadError::Object)?,
         };

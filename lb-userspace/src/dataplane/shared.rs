@@ -5,17 +5,20 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
     ptr,
+    sync::Arc,
 };
 
 use aya::maps::MapData;
 use memmap2::{MmapOptions, MmapRaw};
 
-/// A `BPF_MAP_TYPE_ARRAY` with `BPF_F_MMAPABLE`.
+/// A `BPF_MAP_TYPE_ARRAY` with `BPF_F_MMAPABLE`, or a table within its only value.
 #[derive(Debug)]
 pub(super) struct SharedArray {
-    memory: MmapRaw,
+    memory: Arc<MmapRaw>,
+    /// Words of the memory before the first row.
+    first: usize,
     rows: u32,
     words_per_row: usize,
     writable: bool,
@@ -35,7 +38,6 @@ impl SharedArray {
         writable: bool,
         map: impl FnOnce(&MmapOptions, RawFd) -> io::Result<MmapRaw>,
     ) -> io::Result<Self> {
-        use std::os::fd::AsFd;
         let info = array.info().map_err(io::Error::other)?;
         // The kernel places values eight bytes apart or a multiple of it.
         let words_per_row = (info.value_size() as usize).div_ceil(size_of::<u64>());
@@ -46,10 +48,34 @@ impl SharedArray {
             array.fd().as_fd().as_raw_fd(),
         )?;
         Ok(Self {
-            memory,
+            memory: Arc::new(memory),
+            first: 0,
             rows,
             words_per_row,
             writable,
+        })
+    }
+
+    /// A table within the array's only value, `offset` bytes from its start.
+    ///
+    /// # Errors
+    /// It does not lie within the value, or its rows are not made of whole words.
+    pub(super) fn table(&self, offset: usize, rows: u32, row_bytes: usize) -> io::Result<Self> {
+        const WORD: usize = size_of::<u64>();
+        let words = rows as usize * (row_bytes / WORD);
+        let aligned = offset.is_multiple_of(WORD) && row_bytes.is_multiple_of(WORD);
+        if self.rows != 1 || !aligned || offset / WORD + words > self.words_per_row {
+            return Err(io::Error::other(format!(
+                "a table of {rows} rows of {row_bytes} bytes is not at byte {offset} of {}",
+                self.words_per_row * WORD
+            )));
+        }
+        Ok(Self {
+            memory: Arc::clone(&self.memory),
+            first: offset / WORD,
+            rows,
+            words_per_row: row_bytes / WORD,
+            writable: self.writable,
         })
     }
 
@@ -113,7 +139,7 @@ impl SharedArray {
     #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
     fn place(&self, row: u32, word: usize) -> Option<*mut u64> {
         let within = row < self.rows && word < self.words_per_row;
-        let index = row as usize * self.words_per_row + word;
+        let index = self.first + row as usize * self.words_per_row + word;
         within.then(|| self.memory.as_mut_ptr().cast::<u64>().wrapping_add(index))
     }
 }

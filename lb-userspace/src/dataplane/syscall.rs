@@ -13,6 +13,7 @@ use std::{
 
 /// Numbers of `include/uapi/linux/bpf.h`.
 mod number {
+    pub(super) const MAP_CREATE: i32 = 0;
     pub(super) const MAP_DELETE_ELEM: i32 = 3;
     pub(super) const OBJ_PIN: i32 = 6;
     pub(super) const OBJ_GET: i32 = 7;
@@ -38,6 +39,43 @@ pub(super) struct LinkInfo {
     pub(super) program: u32,
     /// Index of the interface it is attached to; 0 once that is gone.
     pub(super) ifindex: u32,
+}
+
+/// `BPF_MAP_CREATE` of an array with one value of so many bytes, which can be mapped into memory (`BPF_F_MMAPABLE`).
+pub(super) fn create_shared_array(name: &str, value_size: usize) -> io::Result<OwnedFd> {
+    /// Head of the command's attributes.
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        flags: u32,
+        inner_map: u32,
+        numa_node: u32,
+        /// Ends in zero.
+        name: [u8; 16],
+    }
+    /// `BPF_MAP_TYPE_ARRAY` of `enum bpf_map_type`.
+    const ARRAY: u32 = 2;
+    const MMAPABLE: u32 = 1 << 10;
+    let mut attributes = Attributes {
+        kind: ARRAY,
+        key_size: 4,
+        value_size: length_of(value_size),
+        max_entries: 1,
+        flags: MMAPABLE,
+        inner_map: 0,
+        numa_node: 0,
+        name: [0; 16],
+    };
+    for (byte, letter) in attributes.name.iter_mut().take(15).zip(name.bytes()) {
+        *byte = letter;
+    }
+    // SAFETY: the command reads its attributes alone.
+    let fd = unsafe { bpf(number::MAP_CREATE, &mut attributes) }?;
+    // SAFETY: the command returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// `BPF_LINK_CREATE` for XDP. `flags` are those of `include/uapi/linux/if_link.h`.

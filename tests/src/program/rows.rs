@@ -6,13 +6,16 @@ use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, xdp::DevMap};
 use lb_common::abi::word::{BackendState, Slot, SlotRange, Way};
 use lb_common::abi::{
-    BackendRow, ConfigRow, InterfaceRow, LAYOUT_VERSION, Mode, Protocol, Scheduler, ServiceKey,
-    ServiceRow, address_bytes,
+    BackendRow, ConfigRow, Control, InterfaceRow, LAYOUT_VERSION, Mode, Protocol, Scheduler,
+    ServiceKey, ServiceRow, address_bytes,
 };
 use lb_common::filter;
 
 use super::{Program, Row, TICKS_PER_SECOND};
 use crate::frames::Mac;
+
+/// The section that the loader makes the map of.
+const CONTROL: &str = ".bss.control";
 
 impl Program {
     /// Writes `CONFIG`.
@@ -27,7 +30,7 @@ impl Program {
             interfaces: 2,
             ..ConfigRow::default()
         };
-        self.set("CONFIG", 0, row)
+        self.write_control(|control| control.config = row)
     }
 
     /// Writes a row of `INTERFACES`.
@@ -52,7 +55,7 @@ impl Program {
             ipv4: ipv4.octets(),
             ..InterfaceRow::default()
         };
-        self.set("INTERFACES", slot.into(), row)
+        self.write_control(|control| control.interfaces[usize::from(slot)] = row)
     }
 
     /// Makes a backend of row `id`, generation 1, behind this MAC address on the interface of a slot.
@@ -74,11 +77,8 @@ impl Program {
             flags: BackendState::IN_USE | BackendState::ACCEPTS,
             generation: 1,
         };
-        self.set(
-            "BACKENDS",
-            id.into(),
-            BackendRow::new(address.into(), way, state),
-        )?;
+        let row = BackendRow::new(address.into(), way, state);
+        self.write_control(|control| control.backends[usize::from(id)] = row)?;
         self.admit(address, &[Protocol::Tcp, Protocol::Udp])
     }
 
@@ -94,10 +94,10 @@ impl Program {
         generation: u16,
     ) -> Result<()> {
         let state = BackendState { flags, generation };
-        let rows = Array::<_, Row<BackendRow>>::try_from(self.map("BACKENDS")?)?;
-        let Row(before) = rows.get(&id.into(), 0)?;
-        let row = BackendRow::new(address.into(), before.way(), state);
-        self.set("BACKENDS", id.into(), row)
+        self.write_control(|control| {
+            let row = &mut control.backends[usize::from(id)];
+            *row = BackendRow::new(address.into(), row.way(), state);
+        })
     }
 
     /// Makes a service of row `id` whose slots are these backends of generation 1.
@@ -135,7 +135,7 @@ impl Program {
             generation: 1,
             reserved: [0; 4],
         };
-        self.set("SERVICES", id, row)?;
+        self.write_control(|control| control.services[id as usize] = row)?;
         self.admit(address, &[protocol])?;
         let mut keys = HashMap::<_, Row<ServiceKey>, u32>::try_from(self.map("SERVICE_KEYS")?)?;
         for (port, protocol, value) in [
@@ -157,12 +157,11 @@ impl Program {
     /// # Errors
     /// Those of the map.
     pub fn admit(&mut self, endpoint: SocketAddrV4, protocols: &[Protocol]) -> Result<()> {
-        let mut words = Array::<_, u64>::try_from(self.map("FILTER")?)?;
-        for (word, bit) in filter::places(endpoint, protocols) {
-            let old = words.get(&word, 0)?;
-            words.set(word, old | bit, 0)?;
-        }
-        Ok(())
+        self.write_control(|control| {
+            for (word, bit) in filter::places(endpoint, protocols) {
+                control.filter[word as usize] |= bit;
+            }
+        })
     }
 
     /// Names the device of a slot, by its index in the caller's namespace.
@@ -172,6 +171,13 @@ impl Program {
     pub fn set_device(&mut self, slot: u8, ifindex: u32) -> Result<()> {
         let mut devices = DevMap::try_from(self.map("DEVICES")?)?;
         Ok(devices.set(slot.into(), ifindex, None, 0)?)
+    }
+
+    fn write_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<()> {
+        change(&mut self.control.0);
+        let map = self.object.map_mut(CONTROL).context("no control tables")?;
+        let mut tables = Array::<_, Row<Control>>::try_from(map)?;
+        Ok(tables.set(0, *self.control, 0)?)
     }
 
     fn set<T: Copy + 'static>(&mut self, map: &str, row: u32, value: T) -> Result<()> {

@@ -1,0 +1,95 @@
+//! The map of the control tables: made by the agent, because the loader would make it without `BPF_F_MMAPABLE`.
+
+use std::{io, mem::offset_of, os::fd::AsFd, path::Path};
+
+use aya::maps::MapData;
+use lb_common::abi::{
+    BackendRow, ConfigRow, Control, FILTER_WORDS, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES,
+    MAX_SERVICES, ServiceRow,
+};
+
+use super::{
+    io_error,
+    rows::{CONFIG_WORDS, config_row, config_words},
+    shared::SharedArray,
+    syscall,
+};
+
+/// Name of the map and of its pin.
+pub(super) const CONTROL: &str = "CONTROL";
+/// The section of the object that the loader makes a map of: an array of one value, which programs address directly.
+pub(super) const SECTION: &str = ".bss.control";
+/// The name of the memory within it.
+pub(super) const SYMBOL: &str = "CONTROL";
+
+/// Makes the map, all zeroes, and pins it.
+///
+/// # Errors
+/// Those of bpf(2).
+pub(super) fn create(path: &Path) -> io::Result<()> {
+    let map = syscall::create_shared_array(CONTROL, size_of::<Control>())?;
+    syscall::pin(map.as_fd(), path)
+}
+
+/// What a pinned map holds, in bytes. The loader writes a value into each map of a section that it loads; so it is given
+/// the one in force, and packets that read meanwhile see every word as it was.
+///
+/// # Errors
+/// It can't be opened or mapped.
+pub(super) fn in_force(path: &Path) -> io::Result<Vec<u8>> {
+    let map = MapData::from_pin(path).map_err(|error| io_error(&error))?;
+    let words = SharedArray::map_read_only(&map)?.table(0, 1, size_of::<Control>())?;
+    let words = (0..size_of::<Control>() / size_of::<u64>()).map(|word| words.load(0, word));
+    Ok(words.flat_map(u64::to_ne_bytes).collect())
+}
+
+/// The tables within the mapped memory.
+#[derive(Debug)]
+pub(super) struct ControlTables {
+    config: SharedArray,
+    pub(super) interfaces: SharedArray,
+    pub(super) filter: SharedArray,
+    pub(super) backends: SharedArray,
+    pub(super) services: SharedArray,
+}
+
+impl ControlTables {
+    /// The tables of the mapped map.
+    ///
+    /// # Errors
+    /// It is too small.
+    pub(super) fn of(map: &SharedArray) -> io::Result<Self> {
+        Ok(Self {
+            config: map.table(offset_of!(Control, config), 1, size_of::<ConfigRow>())?,
+            interfaces: map.table(
+                offset_of!(Control, interfaces),
+                MAX_INTERFACES,
+                size_of::<InterfaceRow>(),
+            )?,
+            filter: map.table(offset_of!(Control, filter), FILTER_WORDS, size_of::<u64>())?,
+            backends: map.table(
+                offset_of!(Control, backends),
+                MAX_BACKENDS,
+                size_of::<BackendRow>(),
+            )?,
+            services: map.table(
+                offset_of!(Control, services),
+                MAX_SERVICES,
+                size_of::<ServiceRow>(),
+            )?,
+        })
+    }
+
+    /// What may change while the program runs.
+    pub(super) fn config(&self) -> ConfigRow {
+        config_row(self.config.row::<CONFIG_WORDS>(0))
+    }
+
+    /// Writes it; the layout's version, which says that there is a data plane, last.
+    ///
+    /// # Errors
+    /// The mapping is for reading alone.
+    pub(super) fn set_config(&self, row: &ConfigRow) -> io::Result<()> {
+        self.config.store_row(0, config_words(row))
+    }
+}
