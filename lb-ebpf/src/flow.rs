@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
     abi::{Recipe, word::Way},
     flow::{self, Clock, Direction, State},
-    table::{self, Cells, Event, Outcome, SEARCH_TRIES, Search, Work},
+    table::{self, Cells, Event, Outcome, Remembered, SEARCH_TRIES, Search, Work},
     verdict::{DropReason, Verdict},
 };
 
@@ -12,7 +12,7 @@ use crate::{
     control, forward,
     ours::Packet,
     packet::Frame,
-    service, stats,
+    stats,
     table::{Entry, Table},
 };
 
@@ -108,11 +108,18 @@ fn client_moved(frame: &Frame, packet: &Packet, entry: Entry, recipe: &Recipe, p
     table::move_client(&Table, &packet.key, (entry, recipe), print, way);
 }
 
-/// Makes both entries of the flow in this CPU's [`Work`]. Where another CPU was first, its flow is the one; its recipe
+/// Makes both entries of the flow in `work`. Where another CPU was first, its flow is the one; its recipe
 /// then is `there`. Gives whether there was room.
 #[inline(always)]
-pub(crate) fn make(work: &Work) -> Result<bool, DropReason> {
-    match insert_flow() {
+pub(crate) fn make(work: &mut Work) -> Result<bool, DropReason> {
+    let reply = table::reply(&work.key, work.backend_address, work.backend_port);
+    if table::overflows(&Table, &reply, &work.clock)
+        && replies_of_backend(work) == Remembered::Anothers
+    {
+        return Err(DropReason::ReplyCollision);
+    }
+    // SAFETY: borrowed for the call.
+    match unsafe { insert_flow(work) } {
         MADE => {
             for evicted in work.evicted() {
                 stats::count_event(Event::of(evicted));
@@ -131,8 +138,9 @@ pub(crate) fn make(work: &Work) -> Result<bool, DropReason> {
 
 /// Makes the recipe of a packet whose flow finds no room.
 #[inline(always)]
-pub(crate) fn make_without_entry() -> Result<(), DropReason> {
-    match overflow_flow() {
+pub(crate) fn make_without_entry(work: &mut Work) -> Result<(), DropReason> {
+    // SAFETY: borrowed for the call.
+    match unsafe { overflow_flow(work) } {
         MADE => Ok(()),
         outcome => Err(refusal(outcome)),
     }
@@ -151,29 +159,70 @@ const fn refusal(outcome: u32) -> DropReason {
     }
 }
 
-/// [`table::insert`] on this CPU's [`Work`]; gives the [`Outcome`].
+/// [`table::insert`]; gives the [`Outcome`].
 ///
-/// A global function of the program (`no_mangle` keeps it one), which the verifier walks once and not at each call.
+/// A global function of the program (`no_mangle` keeps it one), which the verifier walks once and not at each call: all that
+/// it knows there of `work` is its size, and that it may be null.
+///
+/// # Safety
+/// `work` is null, or nobody else uses it meanwhile.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn insert_flow() -> u32 {
-    on_work(|work| {
-        let outcome = table::insert(&Table, work);
-        work.crowded = matches!(outcome, Outcome::Full);
-        outcome
-    })
+unsafe extern "C" fn insert_flow(work: *mut Work) -> u32 {
+    // SAFETY: the caller's.
+    let Some(work) = (unsafe { work.as_mut() }) else {
+        return Outcome::Contended as u32;
+    };
+    let outcome = table::insert(&Table, work);
+    work.crowded = matches!(outcome, Outcome::Full);
+    outcome as u32
 }
 
 /// [`table::overflow`], in the same way.
+///
+/// # Safety
+/// As for [`insert_flow`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn overflow_flow() -> u32 {
-    on_work(|work| table::overflow(&Table, work))
+unsafe extern "C" fn overflow_flow(work: *mut Work) -> u32 {
+    // SAFETY: the caller's.
+    match unsafe { work.as_mut() } {
+        Some(work) => table::overflow(&Table, work) as u32,
+        None => Outcome::Contended as u32,
+    }
 }
 
+/// [`table::whose_replies`], in the same way; gives the [`Remembered`].
+///
+/// # Safety
+/// As for [`insert_flow`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn whose_replies(work: *mut Work) -> u32 {
+    // SAFETY: the caller's.
+    match unsafe { work.as_mut() } {
+        Some(work) => table::whose_replies(&Table, work) as u32,
+        None => Remembered::Nobodys as u32,
+    }
+}
+
+/// Whether the packet's flow may be one that found no room.
 #[inline(always)]
-fn on_work(make: impl Fn(&mut Work) -> Outcome) -> u32 {
-    service::work().map_or(Outcome::Contended, make) as u32
+pub(crate) fn may_have_no_entry(work: &Work) -> bool {
+    table::overflows(&Table, &work.key, &work.clock)
+}
+
+/// Whose replies would come from the backend in `work`.
+#[inline(always)]
+pub(crate) fn replies_of_backend(work: &mut Work) -> Remembered {
+    const ITS: u32 = Remembered::Its as u32;
+    const NOBODYS: u32 = Remembered::Nobodys as u32;
+    // SAFETY: borrowed for the call.
+    match unsafe { whose_replies(work) } {
+        ITS => Remembered::Its,
+        NOBODYS => Remembered::Nobodys,
+        _ => Remembered::Anothers,
+    }
 }
 
 /// Whether the packet is a reply of a flow that found no room; its recipe then is `there` of `work`.

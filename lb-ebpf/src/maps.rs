@@ -36,6 +36,8 @@ pub(crate) static FLOW_PAIRS: Array<PairRow, { (DEFAULT_FLOW_ENTRIES / PAIR) as 
 #[btf_map]
 pub(crate) static OVERFLOW: Array<FlowBucket, { OVERFLOW_BUCKETS as usize }, SHARED> = Array::new();
 #[btf_map]
+pub(crate) static OVERFLOW_PRINTS: Array<u32, { OVERFLOW_BUCKETS as usize }> = Array::new();
+#[btf_map]
 pub(crate) static COUNTERS_TABLE: PerCpuArray<u64, { MAX_TABLE_EVENTS as usize }> =
     PerCpuArray::new();
 #[btf_map]

@@ -45,16 +45,16 @@ pub(crate) fn foresee(packet: &Packet, work: &Work) -> Option<Backend> {
 }
 
 /// Picks a backend. A packet that opens a flow takes the cursor's next slot; one from the middle of an unknown
-/// connection goes by its hash and leaves the rotation alone, and so does one `without_entry`.
+/// connection goes by its hash and leaves the rotation alone, and so does one that is to go `by_hash`.
 ///
 /// Its own function for the stack: the frames of a call chain share 512 bytes.
 #[inline(never)]
-pub(crate) fn pick(packet: &Packet, attempt: u32, without_entry: bool, work: &mut Work) -> Picked {
+pub(crate) fn pick(packet: &Packet, attempt: u32, by_hash: bool, work: &mut Work) -> Picked {
     let range = SlotRange::unpack(control::service(work.service).slots());
     if range.length == 0 {
         return Picked::Nothing;
     }
-    let position = if packet.opens() && !without_entry {
+    let position = if packet.opens() && !by_hash {
         let Some(cursor) = CURSORS.get_ptr_mut(work.service) else {
             return Picked::Nothing;
         };

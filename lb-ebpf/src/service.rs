@@ -4,7 +4,7 @@ use lb_common::{
     abi::{FlowKey, ServiceKey, word::Way},
     flow::State,
     parse,
-    table::{self, Event, Outlook, Work},
+    table::{self, Event, Outlook, Remembered, Work},
     verdict::{DropReason, Verdict},
 };
 use network_types::ip::IpProto;
@@ -99,32 +99,56 @@ pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(
 }
 
 /// Tries the service's backends until one takes the flow. Where the table has no room for it, the packet goes by its hash,
-/// as all later ones of the flow will. Gives whether there was room.
+/// as all later ones of the flow will, until one finds room. Gives whether there was room.
 #[inline(always)]
 fn try_backends(packet: &Packet, work: &mut Work) -> Result<bool, DropReason> {
-    if try_each(packet, work, false)? {
+    let stays = packet.opens() && flow::may_have_no_entry(work) && had_no_entry(packet, work);
+    let room = if stays {
+        flow::make(work)?
+    } else {
+        try_each(packet, work, true)?
+    };
+    if room {
         return Ok(true);
     }
     stats::count_event(Some(Event::Overflow));
-    try_each(packet, work, true)?;
+    try_each(packet, work, false)?;
     Ok(false)
 }
 
-/// Tries one backend after the other for a flow with an entry, or for one without. Gives whether the packet has its
-/// recipe now; an entry there may be no room for.
+/// Whether the packet's flow found no room before. It then stays with the backend of its hash, which is chosen.
 #[inline(always)]
-fn try_each(packet: &Packet, work: &mut Work, without_entry: bool) -> Result<bool, DropReason> {
-    let mut reason = DropReason::NoBackend;
+fn had_no_entry(packet: &Packet, work: &mut Work) -> bool {
     for attempt in 0..TRIES {
-        match schedule::pick(packet, attempt, without_entry, work) {
+        match schedule::pick(packet, attempt, true, work) {
             Picked::Backend => {}
             Picked::TryNext => continue,
             Picked::Nothing => break,
         }
-        let made = if without_entry {
-            flow::make_without_entry().map(|()| true)
-        } else {
+        match flow::replies_of_backend(work) {
+            Remembered::Its => return true,
+            Remembered::Nobodys => break,
+            Remembered::Anothers => {}
+        }
+    }
+    false
+}
+
+/// Tries one backend after the other for a flow `with_entry`, or for one without, which goes by its hash. Gives whether the
+/// packet has its recipe now; an entry there may be no room for.
+#[inline(always)]
+fn try_each(packet: &Packet, work: &mut Work, with_entry: bool) -> Result<bool, DropReason> {
+    let mut reason = DropReason::NoBackend;
+    for attempt in 0..TRIES {
+        match schedule::pick(packet, attempt, !with_entry, work) {
+            Picked::Backend => {}
+            Picked::TryNext => continue,
+            Picked::Nothing => break,
+        }
+        let made = if with_entry {
             flow::make(work)
+        } else {
+            flow::make_without_entry(work).map(|()| true)
         };
         match made {
             Ok(room) => return Ok(room),

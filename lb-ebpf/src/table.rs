@@ -8,7 +8,7 @@ use lb_common::{
     table::{Cells, LOCK_TRIES, Memory},
 };
 
-use crate::maps::{FLOW_PAIRS, FLOWS, OVERFLOW};
+use crate::maps::{FLOW_PAIRS, FLOWS, OVERFLOW, OVERFLOW_PRINTS};
 
 /// Buckets less one; set when the program is loaded, to fit the map.
 #[unsafe(no_mangle)]
@@ -60,6 +60,39 @@ impl Memory for Table {
     }
 
     #[inline(always)]
+    fn overflow_prints(&self, hash: u32) -> u32 {
+        let row = OVERFLOW_PRINTS.get_ptr(hash & (OVERFLOW_BUCKETS - 1));
+        // SAFETY: an aligned word of a map row.
+        row.map_or(0, |prints| unsafe { prints.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn set_overflow_print(&self, hash: u32, way: u32, print: u8) {
+        if let Some(row) = OVERFLOW_PRINTS.get_ptr_mut(hash & (OVERFLOW_BUCKETS - 1)) {
+            // SAFETY: a byte of a map row.
+            unsafe {
+                let prints = row.cast::<u8>();
+                prints
+                    .add((way & (WAYS - 1)) as usize)
+                    .write_volatile(print);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn overflow_stamp(&self, pair: u32) -> u16 {
+        load_of_pair(pair, |row| &raw const row.overflowed)
+    }
+
+    #[inline(always)]
+    fn set_overflow_stamp(&self, pair: u32, stamp: u16) {
+        if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
+            // SAFETY: an aligned half of a word of a map row.
+            unsafe { (&raw mut (*row).overflowed).write_volatile(stamp) };
+        }
+    }
+
+    #[inline(always)]
     fn lock(&self, pair: u32) -> bool {
         let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) else {
             return false;
@@ -80,18 +113,15 @@ impl Memory for Table {
     #[inline(always)]
     fn unlock(&self, pair: u32) {
         if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
-            // SAFETY: an aligned word of a map row. Only who holds the lock writes it, but for `full_until` beside it.
-            unsafe {
-                let flags = &raw mut (*row).flags;
-                exchange_half(flags, flags.read_volatile() & !pair::HELD);
-            }
+            // SAFETY: the first word of a map row.
+            unsafe { clear_bits(row.cast(), pair::HELD.into()) };
         }
     }
 
     #[inline(always)]
     fn note_spill(&self, pair: u32) {
         if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
-            // SAFETY: as for unlocking.
+            // SAFETY: an aligned half of a map row's word. Only who holds the lock writes it.
             unsafe { (&raw mut (*row).flags).write_volatile(pair::HELD | pair::SPILLED) };
         }
     }
@@ -221,18 +251,18 @@ unsafe fn exchange(word: *mut u64, new: u64) {
     }
 }
 
-/// Stores half a word in the same way.
+/// Clears bits of a word that others write too, and orders it after everything before.
 ///
 /// # Safety
-/// `half` is an aligned half of a word of a map row.
+/// `word` is an aligned word of a map row.
 #[inline(always)]
-unsafe fn exchange_half(half: *mut u32, new: u32) {
+unsafe fn clear_bits(word: *mut u64, bits: u64) {
     // SAFETY: the caller's; the instruction is the only access.
     unsafe {
         asm!(
-            "{value} = xchg32_32({half} + 0, {value})",
-            half = in(reg) half,
-            value = inout(wreg) new => _,
+            "lock *(u64 *)({word} + 0) &= {kept}",
+            word = in(reg) word,
+            kept = in(reg) !bits,
         );
     }
 }

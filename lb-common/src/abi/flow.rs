@@ -184,7 +184,9 @@ pub struct FlowBucket {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PairRow {
     /// Bits of [`pair`].
-    pub flags: u32,
+    pub flags: u16,
+    /// When a flow of the pair last found no room, as [`crate::table::stamp`] has it.
+    pub overflowed: u16,
     /// Low half of `jiffies64` until which no entry of the pair may be evicted, as far as is known; 0 where nothing is.
     pub full_until: u32,
     /// Of each place a print of its key in a byte, 0 where it is free. The ways of the even bucket come first, from the lowest
@@ -198,9 +200,9 @@ pub const PAIR: u32 = 2 * WAYS;
 /// Bits of [`PairRow::flags`].
 pub mod pair {
     /// An insert is at work.
-    pub const HELD: u32 = 1;
+    pub const HELD: u16 = 1;
     /// A flow of the pair was ever put into its second pair.
-    pub const SPILLED: u32 = 1 << 1;
+    pub const SPILLED: u16 = 1 << 1;
 }
 
 /// The recipe of one direction: what a hit copies out of its entry before it touches the packet.

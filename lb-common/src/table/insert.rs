@@ -282,7 +282,12 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, sites: [Site; 2]) -> Ou
             return Outcome::Contended;
         };
         if holds_a_living_flow(entry, work) {
-            return Outcome::Collision;
+            // A flow of another pair may just have taken the entry, which says nothing then.
+            return if entry.load::<{ field::TAG }>() == reverse.tag {
+                Outcome::Collision
+            } else {
+                Outcome::Contended
+            };
         }
     }
     let reverse_index = reverse.chosen();

@@ -27,7 +27,10 @@ mod victim;
 pub use change::{move_client, partner_entry, set_state_of_flow};
 pub use expire::{ANCIENT_TICKS, expire};
 pub use insert::{Outcome, Outlook, Work, expect, insert, reply, warm};
-pub use overflow::{REMEMBERED_SECONDS, expect_overflow, overflow, overflowed};
+pub use overflow::{
+    REMEMBERED_SECONDS, Remembered, expect_overflow, overflow, overflowed, overflows, stamp,
+    whose_replies,
+};
 pub use search::{Search, find, find_near};
 pub use victim::{Evicted, Scan};
 
@@ -127,6 +130,14 @@ pub trait Memory {
     fn ask(&self, _entry: Self::Entry) {}
     /// The bucket of a reply without an entry, by a hash of its key, in the table of those: see [`overflow`].
     fn overflow(&self, hash: u32) -> Option<Self::Bucket>;
+    /// The prints of such a bucket's places, in a byte each, the first one lowest; 0 of one that was never used.
+    fn overflow_prints(&self, hash: u32) -> u32;
+    /// Writes the print of a place that the caller has taken.
+    fn set_overflow_print(&self, hash: u32, way: u32, print: u8);
+    /// When a flow last found no room in a pair, by [`stamp`].
+    fn overflow_stamp(&self, pair: u32) -> u16;
+    /// Notes it.
+    fn set_overflow_stamp(&self, pair: u32, stamp: u16);
     /// Takes the lock of a pair of buckets, or gives up after [`LOCK_TRIES`].
     fn lock(&self, pair: u32) -> bool;
     /// Gives it back.

@@ -6,7 +6,10 @@ use super::{
     entry::{outline_of, take},
     find, hash,
     insert::{expect, fill, reply_of, warm_bucket, write_recipes},
+    pair,
+    prints::{Places, print},
     search::{look, rest_of},
+    site,
     victim::NONE,
 };
 use crate::{
@@ -24,12 +27,13 @@ pub const REMEMBERED_SECONDS: u32 = 30;
 #[inline(always)]
 pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     work.reply = reply_of(work);
-    let Some(bucket) = bucket(memory, &work.reply) else {
+    let hash = hash(&work.reply, memory.seed());
+    let Some(bucket) = memory.overflow(hash) else {
         return Outcome::Contended;
     };
     let holder = match find(memory, &work.reply) {
         Search::Hit(_, recipe, _) => Some(recipe),
-        Search::Miss => remembered(memory, bucket, &work.reply, &work.clock),
+        Search::Miss => overflowed(memory, &work.reply, &work.clock),
         Search::Unstable => return Outcome::Contended,
     };
     if let Some(recipe) = holder
@@ -39,34 +43,85 @@ pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     }
     write_recipes(work);
     // Where another CPU is writing there, the client has to send again.
-    let entry = place(memory, bucket, &work.reply, &work.clock);
+    let way = place(memory, bucket, &work.reply, &work.clock);
+    let entry = memory.entry(bucket, way);
     if let Some(tag) = take(entry) {
+        memory.set_overflow_print(hash, way, print(hash));
         fill(entry, tag, &work.reply, &work.back, NONE);
     }
+    let now = stamp(work.clock.now);
+    for key in [&work.key, &work.reply] {
+        let pair = pair(site(memory, key).home);
+        if memory.overflow_stamp(pair) != now {
+            memory.set_overflow_stamp(pair, now);
+        }
+    }
     Outcome::Made
+}
+
+/// Whose replies are remembered under a 5-tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remembered {
+    /// No flow's.
+    Nobodys,
+    /// Those of the flow to be made: it found no room before.
+    Its,
+    /// Those of another client's key, to whose flow they belong.
+    Anothers,
+}
+
+/// Ticks in the unit of [`crate::abi::PairRow::overflowed`], of which 65,536 are hours: a look in vain is all that a time long ago
+/// may cost.
+#[must_use]
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "ages are wrapping differences"
+)]
+pub const fn stamp(ticks: u32) -> u16 {
+    (ticks >> 10) as u16
+}
+
+/// Whether a flow without an entry may have this key or reply: one of its pair found no room lately.
+#[inline(always)]
+pub fn overflows<M: Memory>(memory: &M, key: &FlowKey, clock: &Clock) -> bool {
+    let last = memory.overflow_stamp(pair(site(memory, key).home));
+    stamp(clock.now).wrapping_sub(last) <= stamp(clock.seconds(REMEMBERED_SECONDS)) + 1
+}
+
+/// Whose replies would come from the backend that was chosen for a flow.
+#[inline(always)]
+pub fn whose_replies<M: Memory>(memory: &M, work: &mut Work) -> Remembered {
+    work.reply = reply_of(work);
+    let recipe = overflowed(memory, &work.reply, &work.clock);
+    match recipe.map(|recipe| flow::partner(&work.reply, &recipe)) {
+        None => Remembered::Nobodys,
+        Some(key) if key == work.key => Remembered::Its,
+        Some(_) => Remembered::Anothers,
+    }
 }
 
 /// Asks ahead for what [`overflow`] will look at for this reply.
 #[inline(always)]
 pub fn expect_overflow<M: Memory>(memory: &M, reply: &FlowKey) {
     expect(memory, reply, Outlook::Nothing);
-    if let Some(bucket) = bucket(memory, reply) {
+    if let Some(bucket) = memory.overflow(hash(reply, memory.seed())) {
         warm_bucket(memory, bucket);
     }
 }
 
 /// Where a reply is remembered, or may be: in its place, or that of the one not heard of for the longest.
 #[inline(always)]
-fn place<M: Memory>(memory: &M, bucket: M::Bucket, key: &FlowKey, clock: &Clock) -> M::Entry {
-    let (mut oldest, mut age) = (memory.entry(bucket, 0), 0);
+fn place<M: Memory>(memory: &M, bucket: M::Bucket, key: &FlowKey, clock: &Clock) -> u32 {
+    let (mut oldest, mut age) = (0, 0);
     for way in 0..WAYS {
         let entry = memory.entry(bucket, way);
         if rest_of(entry, key).is_some() {
-            return entry;
+            return way;
         }
         let its_age = clock.now.wrapping_sub(outline_of(entry).last_seen());
         if its_age > age {
-            (oldest, age) = (entry, its_age);
+            (oldest, age) = (way, its_age);
         }
     }
     oldest
@@ -75,33 +130,23 @@ fn place<M: Memory>(memory: &M, bucket: M::Bucket, key: &FlowKey, clock: &Clock)
 /// The recipe of a reply of such a flow.
 #[inline(always)]
 pub fn overflowed<M: Memory>(memory: &M, key: &FlowKey, clock: &Clock) -> Option<Recipe> {
-    remembered(memory, bucket(memory, key)?, key, clock)
-}
-
-/// The bucket of a reply without an entry.
-#[inline(always)]
-fn bucket<M: Memory>(memory: &M, key: &FlowKey) -> Option<M::Bucket> {
-    memory.overflow(hash(key, memory.seed()))
-}
-
-#[inline(always)]
-fn remembered<M: Memory>(
-    memory: &M,
-    bucket: M::Bucket,
-    key: &FlowKey,
-    clock: &Clock,
-) -> Option<Recipe> {
-    for way in 0..WAYS {
-        let entry = memory.entry(bucket, way);
-        for _ in 0..SEARCH_TRIES {
-            match look(entry, key) {
-                Search::Hit(_, recipe, _) => {
-                    let age = clock.now.wrapping_sub(recipe.last_seen());
-                    return (age <= clock.seconds(REMEMBERED_SECONDS)).then_some(recipe);
-                }
-                Search::Miss => break,
-                Search::Unstable => {}
+    let hash = hash(key, memory.seed());
+    let mut places = Places::with(memory.overflow_prints(hash).into(), print(hash));
+    if places.is_empty() {
+        return None;
+    }
+    let bucket = memory.overflow(hash)?;
+    for _ in 0..SEARCH_TRIES {
+        match look(memory.entry(bucket, places.first()), key) {
+            Search::Hit(_, recipe, _) => {
+                let age = clock.now.wrapping_sub(recipe.last_seen());
+                return (age <= clock.seconds(REMEMBERED_SECONDS)).then_some(recipe);
             }
+            Search::Miss => places = places.rest(),
+            Search::Unstable => {}
+        }
+        if places.is_empty() {
+            break;
         }
     }
     None

@@ -99,6 +99,7 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
         shared(FLOWS, size_of::<FlowBucket>(), buckets(flow_entries)),
         shared(FLOW_PAIRS, size_of::<PairRow>(), buckets(flow_entries) / 2),
         shared(OVERFLOW, size_of::<FlowBucket>(), OVERFLOW_BUCKETS),
+        own("OVERFLOW_PRINTS", size_of::<u32>(), OVERFLOW_BUCKETS),
         per_cpu("COUNTERS_SERVICES", size_of::<FlowCounters>(), MAX_SERVICES),
         per_cpu("COUNTERS_BACKENDS", size_of::<FlowCounters>(), MAX_BACKENDS),
         per_cpu("COUNTERS_VERDICTS", size_of::<u64>(), MAX_VERDICTS),

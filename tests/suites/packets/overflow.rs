@@ -46,6 +46,14 @@ fn chosen(program: &mut Program, frame: &Frame) -> (u8, &'static str) {
     backend.unwrap_or_else(|| panic!("went to {to}"))
 }
 
+/// Whether a client has an entry.
+fn holds(program: &mut Program, client: &str) -> bool {
+    let entries = program.entries().unwrap();
+    entries
+        .iter()
+        .any(|held| held.key.source() == socket(client))
+}
+
 /// The frame as it leaves towards that backend.
 fn towards(frame: &Frame, (number, address): (u8, &str)) -> Fate {
     match number {
@@ -104,6 +112,41 @@ fn a_connection_that_began_without_an_entry_gets_one_on_the_same_backend_once_th
             .iter()
             .find(|held| held.key.source() == socket(&client));
         assert_eq!(held.unwrap().recipe.rewritten(), socket(backend.1));
+    }
+}
+
+#[test]
+fn a_syn_that_is_sent_again_once_there_is_room_stays_with_its_backend() {
+    for port in 1..9 {
+        let mut program = full();
+        let client = client(port);
+        let opening = syn(&client, WEB);
+        let backend = chosen(&mut program, &opening);
+        program.age_flows(7_450 * TICKS_PER_SECOND).unwrap();
+        expect(
+            &mut program,
+            "the SYN again",
+            &opening,
+            &towards(&opening, backend),
+        );
+        assert!(holds(&mut program, &client), "there is room now");
+    }
+}
+
+#[test]
+fn a_flow_that_gets_an_entry_leaves_the_replies_of_one_without_alone() {
+    for port in 1..9 {
+        let mut program = full();
+        let client = client(port);
+        let there = chosen(&mut program, &syn(&client, WEB_AGAIN));
+        assert_eq!(there.0, 1, "the only one");
+        program.age_flows(7_450 * TICKS_PER_SECOND).unwrap();
+        assert_eq!(
+            chosen(&mut program, &syn(&client, WEB)).0,
+            2,
+            "replies of 1 are the other VIP's"
+        );
+        assert!(holds(&mut program, &client), "there is room now");
     }
 }
 
@@ -220,10 +263,5 @@ fn a_pair_without_room_has_some_as_soon_as_a_flow_ends() {
     program.run(&reset).unwrap();
     program.run(&syn(&client, WEB)).unwrap();
     assert_eq!(program.events(Event::Overflow).unwrap(), 1);
-    let entries = program.entries().unwrap();
-    assert!(
-        entries
-            .iter()
-            .any(|held| held.key.source() == socket(&client))
-    );
+    assert!(holds(&mut program, &client));
 }

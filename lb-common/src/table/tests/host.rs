@@ -3,7 +3,7 @@
 use std::{
     array,
     cell::RefCell,
-    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst},
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst},
     vec::Vec,
 };
 
@@ -30,6 +30,10 @@ pub(super) struct Host {
     pub(super) marks: Vec<AtomicU32>,
     /// Replies without an entry.
     overflow: Vec<AtomicU64>,
+    /// Prints of their places.
+    overflow_prints: Vec<AtomicU8>,
+    /// A stamp for each pair.
+    overflowed: Vec<AtomicU16>,
 }
 
 /// Buckets for replies without an entry; they come after the table's.
@@ -60,6 +64,8 @@ impl Host {
                 .collect(),
             marks: (0..buckets / 2).map(|_| AtomicU32::new(0)).collect(),
             overflow: zeros((OVERFLOW * WAYS) as usize * 8),
+            overflow_prints: (0..OVERFLOW * WAYS).map(|_| AtomicU8::new(0)).collect(),
+            overflowed: (0..buckets / 2).map(|_| AtomicU16::new(0)).collect(),
         }
     }
 
@@ -127,6 +133,16 @@ impl Clone for Host {
                 .map(|mark| AtomicU32::new(mark.load(SeqCst)))
                 .collect(),
             overflow: copy(&self.overflow),
+            overflow_prints: self
+                .overflow_prints
+                .iter()
+                .map(|print| AtomicU8::new(print.load(SeqCst)))
+                .collect(),
+            overflowed: self
+                .overflowed
+                .iter()
+                .map(|stamp| AtomicU16::new(stamp.load(SeqCst)))
+                .collect(),
         }
     }
 }
@@ -266,6 +282,25 @@ impl<'a> Memory for &'a Host {
         Some(self.buckets() + hash % OVERFLOW)
     }
 
+    fn overflow_prints(&self, hash: u32) -> u32 {
+        let first = (hash % OVERFLOW * WAYS) as usize;
+        u32::from_le_bytes(array::from_fn(|way| {
+            self.overflow_prints[first + way].load(SeqCst)
+        }))
+    }
+
+    fn set_overflow_print(&self, hash: u32, way: u32, print: u8) {
+        self.overflow_prints[(hash % OVERFLOW * WAYS + way) as usize].store(print, SeqCst);
+    }
+
+    fn overflow_stamp(&self, pair: u32) -> u16 {
+        self.overflowed[pair as usize].load(SeqCst)
+    }
+
+    fn set_overflow_stamp(&self, pair: u32, stamp: u16) {
+        self.overflowed[pair as usize].store(stamp, SeqCst);
+    }
+
     fn mask(&self) -> u32 {
         u32::try_from(self.locks.len() * 2 - 1).unwrap()
     }
@@ -328,6 +363,22 @@ impl<'a> Memory for &Noting<'a> {
 
     fn overflow(&self, hash: u32) -> Option<u32> {
         self.host.overflow(hash)
+    }
+
+    fn overflow_prints(&self, hash: u32) -> u32 {
+        self.host.overflow_prints(hash)
+    }
+
+    fn set_overflow_print(&self, hash: u32, way: u32, print: u8) {
+        self.host.set_overflow_print(hash, way, print);
+    }
+
+    fn overflow_stamp(&self, pair: u32) -> u16 {
+        self.host.overflow_stamp(pair)
+    }
+
+    fn set_overflow_stamp(&self, pair: u32, stamp: u16) {
+        self.host.set_overflow_stamp(pair, stamp);
     }
 
     fn mask(&self) -> u32 {

@@ -406,6 +406,18 @@ impl<'a> Memory for &'a View<'_> {
         None
     }
 
+    fn overflow_prints(&self, _: u32) -> u32 {
+        0
+    }
+
+    fn set_overflow_print(&self, _: u32, _: u32, _: u8) {}
+
+    fn overflow_stamp(&self, _: u32) -> u16 {
+        0
+    }
+
+    fn set_overflow_stamp(&self, _: u32, _: u16) {}
+
     fn mask(&self) -> u32 {
         u32::try_from(self.model.locks.len() * 2 - 1).unwrap()
     }

@@ -8,8 +8,8 @@ use crate::{
     abi::{FlowKey, WAYS, field, meta},
     flow::{self, State},
     table::{
-        Cells, Evicted, Outcome, REMEMBERED_SECONDS, Search, Work, hash, overflow, overflowed,
-        set_state_of_flow, site,
+        Cells, Evicted, Outcome, REMEMBERED_SECONDS, Remembered, Search, Work, hash, overflow,
+        overflowed, overflows, set_state_of_flow, site, whose_replies,
     },
 };
 
@@ -276,6 +276,28 @@ fn a_reply_without_an_entry_is_remembered_for_thirty_seconds() {
     assert_eq!((back.rewritten(), back.way), (work.key.destination(), 9));
     assert_eq!(found(11 + REMEMBERED_SECONDS), None);
     assert_eq!(overflowed(&&host, &client(2, TCP), &clock(10)), None);
+}
+
+#[test]
+fn a_reply_without_an_entry_says_whose_it_is() {
+    let host = Host::new(2);
+    let bound = binding(3, State::HalfOpen, 10_000);
+    assert!(!overflows(&&host, &client(1, TCP), &bound.clock));
+    let (_, mut work) = without_entry(&host, client(1, TCP), &bound);
+    for key in [&work.key, &work.reply] {
+        assert!(overflows(&&host, key, &bound.clock));
+    }
+    assert_eq!(whose_replies(&&host, &mut work), Remembered::Its);
+    work.backend_port ^= 1;
+    assert_eq!(whose_replies(&&host, &mut work), Remembered::Nobodys);
+    work.backend_port ^= 1;
+    let vip = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 11), 80);
+    work.key = FlowKey::new(work.key.source(), vip, TCP);
+    assert_eq!(whose_replies(&&host, &mut work), Remembered::Anothers);
+    work.clock = clock(10_001 + REMEMBERED_SECONDS);
+    assert_eq!(whose_replies(&&host, &mut work), Remembered::Nobodys);
+    let much_later = clock(10_000 + 2 * REMEMBERED_SECONDS);
+    assert!(!overflows(&&host, &work.reply, &much_later));
 }
 
 #[test]
