@@ -55,6 +55,8 @@ impl Effort {
 
 /// Known flows.
 const FLOWS: u32 = 16_384;
+/// So few of them that their entries stay in the nearest cache.
+const FEW: u32 = 16;
 /// Runs begin with a part as large as this, not timed.
 const WARM_UP: u32 = 8;
 /// How often a run is tried.
@@ -75,8 +77,8 @@ pub fn measure(
     let wanted = |name: &String| only.is_empty() || only.iter().any(|part| name.contains(part));
     let mut found = Found::default();
     for (arms, name) in [(Arms::One, "one-arm"), (Arms::Two, "two-arm")] {
-        let names =
-            ["share", "vs-nftables", "vs-nftables-new"].map(|row| format!("veth/{name}/{row}"));
+        let names = ["share", "share-16", "vs-nftables", "vs-nftables-new"]
+            .map(|row| format!("veth/{name}/{row}"));
         if !names.iter().any(wanted) {
             continue;
         }
@@ -127,6 +129,8 @@ struct Stage {
 struct Rates {
     bare: f64,
     known: f64,
+    /// Of the known flows, [`FEW`] alone.
+    few: f64,
     new: f64,
     nftables: f64,
     nftables_new: f64,
@@ -152,14 +156,26 @@ impl Stage {
 
     fn pass(&mut self, effort: Effort) -> Result<()> {
         let Effort { frames, flows, .. } = effort;
-        let bare = rate(&mut self.bare, &mut known(), frames, service_port(PROTOCOL))?;
+        let bare = rate(
+            &mut self.bare,
+            &mut known(FLOWS),
+            frames,
+            service_port(PROTOCOL),
+        )?;
 
-        let (known_rate, new_flows) =
-            balancer_rate(&mut self.balancer, &mut self.verdicts, &mut known(), frames)?;
-        ensure!(
-            new_flows <= u64::from(frames) / HOMELESS,
-            "{new_flows} of the known flows were made anew"
-        );
+        let [known_rate, few] = [FLOWS, FEW].map(|flows| {
+            let (rate, new_flows) = balancer_rate(
+                &mut self.balancer,
+                &mut self.verdicts,
+                &mut known(flows),
+                frames,
+            )?;
+            ensure!(
+                new_flows <= u64::from(frames) / HOMELESS,
+                "{new_flows} of the known flows were made anew"
+            );
+            Ok(rate)
+        });
         let mut unknown = opening(PROTOCOL);
         unknown.next = self.next;
         let (new, new_flows) =
@@ -174,12 +190,13 @@ impl Stage {
         establish(&mut self.nftables)?;
         let port = backend_port(PROTOCOL);
         // As long as the others take: this one carries several times less.
-        let nftables = rate(&mut self.nftables, &mut known(), frames / 4, port)?;
+        let nftables = rate(&mut self.nftables, &mut known(FLOWS), frames / 4, port)?;
         unknown.next = FLOWS.into();
         let nftables_new = rate(&mut self.nftables, &mut unknown, flows, port)?;
         self.rates.push(Rates {
             bare,
-            known: known_rate,
+            known: known_rate?,
+            few: few?,
             new,
             nftables,
             nftables_new,
@@ -187,7 +204,7 @@ impl Stage {
         Ok(())
     }
 
-    fn rows(self, [share, versus, versus_new]: [String; 3]) -> [Row; 3] {
+    fn rows(self, [share, share_of_few, versus, versus_new]: [String; 4]) -> [Row; 4] {
         let row = |name, target, figures: fn(&Rates) -> (f64, f64)| {
             let runs = self.rates.iter().map(figures).map(|(value, peer)| Run {
                 value,
@@ -204,6 +221,7 @@ impl Stage {
         };
         [
             row(share, SHARE, |rates| (rates.known, rates.bare)),
+            row(share_of_few, SHARE, |rates| (rates.few, rates.bare)),
             row(versus, TIMES_NFTABLES, |rates| {
                 (rates.known, rates.nftables)
             }),
@@ -230,9 +248,9 @@ fn balancer_rate(
     Ok((rate, seen.counters.new_flows))
 }
 
-/// Packets of known flows, at random.
-fn known() -> Plan {
-    plan(Step::Confirm.kind(PROTOCOL)).at_random(FLOWS)
+/// Packets of so many of the known flows, at random.
+fn known(flows: u32) -> Plan {
+    plan(Step::Confirm.kind(PROTOCOL)).at_random(flows)
 }
 
 /// Makes the known flows: a datagram each way.
