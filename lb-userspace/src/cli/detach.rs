@@ -38,14 +38,12 @@ pub(super) async fn detach(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             }
         },
     };
-    let removed = dataplane::detach(
-        &instance,
-        arguments.pin_root.as_ref().unwrap_or(&configured),
-    )
-    .await?;
+    let pin_root = arguments.pin_root.as_ref().unwrap_or(&configured);
+    let removed = dataplane::detach(&instance, pin_root).await?;
     if removed.is_empty() {
         print(&format!(
-            "nothing to detach: there is no instance \"{instance}\" in the kernel\n"
+            "nothing to detach: there is no instance \"{instance}\" under {}; --config or --pin-root names another place\n",
+            pin_root.display()
         ))?;
     }
     for line in removed {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use lb_common::abi::address_from_bytes;
 use tokio::time::Instant;
 
 use super::{
@@ -132,22 +133,33 @@ impl<H: Host> Core<H> {
 
     /// Makes the VIPs addresses of the first interface, or takes them away, as the configuration says.
     pub(super) async fn keep_addresses(&mut self) -> Result<(), neighbours::Error> {
-        let first = self.model.interfaces.first();
-        let wanted = first
-            .filter(|_| self.model.manage_addresses)
-            .map(|interface| Wanted {
-                interface: interface.name.clone(),
-                addresses: self
-                    .model
-                    .services
-                    .iter()
-                    .filter_map(|service| match service.address.ip() {
-                        IpAddr::V4(address) => Some(address),
-                        IpAddr::V6(_) => None,
-                    })
-                    .collect(),
-            });
-        self.host.keep(wanted).await
+        let wanted = self.wanted_addresses();
+        self.host.keep(wanted.clone()).await?;
+        self.addresses = wanted;
+        Ok(())
+    }
+
+    /// The VIPs of all services, and of removed ones for as long as they have flows: without the address nobody would find
+    /// the way here any more.
+    pub(super) fn wanted_addresses(&self) -> Option<Wanted> {
+        let first = self.model.interfaces.first()?;
+        if !self.model.manage_addresses {
+            return None;
+        }
+        let configured = self.model.services.iter();
+        let configured = configured.map(|service| service.address.ip());
+        let in_force = self.actual.tables.services.values();
+        let in_force = in_force.filter(|row| row.in_use != 0);
+        let vips = configured.chain(in_force.map(|row| address_from_bytes(row.vip)));
+        Some(Wanted {
+            interface: first.name.clone(),
+            addresses: vips
+                .filter_map(|vip| match vip {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                })
+                .collect(),
+        })
     }
 
     /// Takes everything down; gives what could not be. Addresses go first: a host that still has the VIP and no

@@ -23,6 +23,7 @@ use super::{
     reconcile::Retry,
 };
 use crate::{
+    addresses::Wanted,
     dataplane::{Dataplane, Readings, TableError},
     model::Model,
     neighbours::{Observation, Watch},
@@ -67,6 +68,8 @@ pub(super) struct Core<H> {
     pub(super) actual: Actual,
     pub(super) attachments: Attachments,
     pub(super) retry: Retry,
+    /// The VIPs that the host was last told to have.
+    pub(super) addresses: Option<Wanted>,
     /// Told after the maps say so too: from then on no new flow goes wrong.
     pub(super) transitions: Vec<health::Change>,
     /// Refusals of the last plan, which were logged.
@@ -121,6 +124,7 @@ impl<H: Host> Core<H> {
             actual: Actual::default(),
             attachments: Attachments::default(),
             retry: Retry::default(),
+            addresses: None,
             transitions: Vec::new(),
             refused: Vec::new(),
             ways: BTreeMap::new(),

@@ -174,6 +174,36 @@ async fn the_row_of_a_removed_backend_is_free_after_its_last_flow() {
     assert!(!in_use(&agent.plane, id));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_vip_of_a_removed_service_stays_until_its_last_flow_has_ended() {
+    let setting = Setting::new(Fake::default());
+    setting.results.send(result(1, true)).await.unwrap();
+    let mut wanted = model(1);
+    wanted.manage_addresses = true;
+    let agent = setting.start(wanted.clone()).await.unwrap();
+    let vips = || {
+        let host = agent.host.0.lock().unwrap();
+        host.kept.last().unwrap().clone().unwrap().addresses
+    };
+    let id = agent
+        .plane
+        .state()
+        .tables
+        .services
+        .keys()
+        .next()
+        .unwrap()
+        .get();
+    agent.plane.state().census.service_references.insert(id, 1);
+    wanted.services.clear();
+    assert!(agent.handle.reload(wanted).await.unwrap().is_ok());
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(vips(), [[192, 0, 2, 10].into()].into());
+    agent.plane.state().census.service_references.clear();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(vips(), [].into());
+}
+
 fn in_use(plane: &Fake, id: BackendId) -> bool {
     plane.state().tables.backends[&id].state().flags & BackendState::IN_USE != 0
 }
