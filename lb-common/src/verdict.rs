@@ -120,7 +120,7 @@ drop_reasons! {
     TtlExceeded = 13, "ttl_exceeded";
     /// The frame could not be resized for an answer.
     NoRoom = 14, "no_room";
-    /// A row that the control maps refer to is not there: a defect, please report it.
+    /// A row that has to be there is not: a defect, please report it.
     BrokenReference = 15, "broken_reference";
 }
 

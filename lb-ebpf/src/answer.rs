@@ -75,10 +75,10 @@ fn expired(frame: &Frame) -> Verdict {
         return Verdict::Pass;
     };
     let address = control::interface(forward::ingress_slot(frame).into()).ipv4();
-    if address == [0; 4] || !stats::within_rate(Limit::Errors) {
+    if address == 0 || !stats::within_rate(Limit::Errors) {
         return Verdict::Drop(DropReason::TtlExceeded);
     }
-    match time_exceeded(frame, &ip, address) {
+    match time_exceeded(frame, &ip, address.to_ne_bytes()) {
         Some(()) => Verdict::TimeExceeded,
         None => Verdict::Drop(DropReason::NoRoom),
     }

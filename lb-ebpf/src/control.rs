@@ -1,6 +1,6 @@
 //! The control tables in the kernel: one memory that the program addresses directly. No lookup and no test for null stands
-//! between a packet and a row; an id beyond a table is taken modulo its size, and names a row without a tenant or one whose
-//! generation differs.
+//! between a packet and a row. An id is taken modulo the table's size, so that the verifier sees it within; none beyond it is ever
+//! written.
 //!
 //! Only the agent writes them, word by word, while packets read: each access is one aligned volatile load.
 
@@ -176,9 +176,11 @@ impl Interface {
         load!(self.0, ifindex)
     }
 
-    /// Our IPv4 address; zero where there is none.
+    /// Our IPv4 address, as in a packet; 0 where there is none.
     #[inline(always)]
-    pub(crate) fn ipv4(self) -> [u8; 4] {
-        load!(self.0, ipv4)
+    pub(crate) fn ipv4(self) -> u32 {
+        const { assert!(offset_of!(InterfaceRow, ipv4).is_multiple_of(4)) };
+        // SAFETY: four bytes of the row, aligned to as many.
+        unsafe { ptr::read_volatile((&raw const (*self.0).ipv4).cast()) }
     }
 }

@@ -113,9 +113,12 @@ fn client_moved(frame: &Frame, packet: &Packet, entry: Entry, recipe: &Recipe, p
 #[inline(always)]
 pub(crate) fn make(work: &mut Work) -> Result<bool, DropReason> {
     let reply = table::reply(&work.key, work.backend_address, work.backend_port);
-    if table::overflows(&Table, &reply, &work.clock)
-        && replies_of_backend(work) == Remembered::Anothers
-    {
+    let remembered = if table::overflows(&Table, &reply, &work.clock) {
+        replies_of_backend(work)
+    } else {
+        Remembered::Nobodys
+    };
+    if remembered == Remembered::Anothers {
         return Err(DropReason::ReplyCollision);
     }
     // SAFETY: borrowed for the call.
@@ -125,6 +128,9 @@ pub(crate) fn make(work: &mut Work) -> Result<bool, DropReason> {
                 stats::count_event(Event::of(evicted));
             }
             stats::count_new_flow(work.service, u32::from(work.backend));
+            if remembered == Remembered::Its {
+                table::forget_replies(&Table, work);
+            }
             Ok(true)
         }
         EXISTING => {

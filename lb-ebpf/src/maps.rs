@@ -1,4 +1,4 @@
-//! The maps, by the names they are pinned under. `lb_common::abi` says what their bytes mean and who writes them.
+//! The maps, by the names they are pinned under (`WORK` is not); the control tables are in [`crate::control`]. `lb_common::abi` says what their bytes mean and who writes them.
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,

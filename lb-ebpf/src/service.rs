@@ -127,8 +127,8 @@ fn had_no_entry(packet: &Packet, work: &mut Work) -> bool {
         }
         match flow::replies_of_backend(work) {
             Remembered::Its => return true,
-            Remembered::Nobodys => break,
-            Remembered::Anothers => {}
+            // With an entry at the time, or without: another flow had the replies, and this one went on to the next backend.
+            Remembered::Nobodys | Remembered::Anothers => {}
         }
     }
     false

@@ -21,7 +21,7 @@ static FLOW_SEED: Global<u64> = Global::new(0);
 const HELD: u64 = pair::HELD as u64;
 const _: () = assert!(offset_of!(PairRow, flags) == 0 && cfg!(target_endian = "little"));
 
-/// The maps `FLOWS`, `FLOW_PAIRS` and `OVERFLOW`.
+/// The maps `FLOWS`, `FLOW_PAIRS`, `OVERFLOW` and `OVERFLOW_PRINTS`.
 pub(crate) struct Table;
 
 /// The first word of an entry.

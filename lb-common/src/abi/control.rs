@@ -216,6 +216,7 @@ pub struct InterfaceRow {
     pub reserved: [u64; 2],
 }
 
+const _: () = assert!(size_of::<Control>() == 803_904);
 const _: () = assert!(size_of::<ConfigRow>() == 64);
 const _: () = assert!(size_of::<ServiceKey>() == 20);
 const _: () = assert!(size_of::<ServiceRow>() == 64);

@@ -283,7 +283,7 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, sites: [Site; 2]) -> Ou
         };
         if holds_a_living_flow(entry, work) {
             // A flow of another pair may just have taken the entry, which says nothing then.
-            return if entry.load::<{ field::TAG }>() == reverse.tag {
+            return if entry.load::<{ field::TAG }>() == reverse.tag & !1 {
                 Outcome::Collision
             } else {
                 Outcome::Contended

@@ -28,8 +28,8 @@ pub use change::{move_client, partner_entry, set_state_of_flow};
 pub use expire::{ANCIENT_TICKS, expire};
 pub use insert::{Outcome, Outlook, Work, expect, insert, reply, warm};
 pub use overflow::{
-    REMEMBERED_SECONDS, Remembered, expect_overflow, overflow, overflowed, overflows, stamp,
-    whose_replies,
+    REMEMBERED_SECONDS, Remembered, expect_overflow, forget_replies, overflow, overflowed,
+    overflows, stamp, whose_replies,
 };
 pub use search::{Search, find, find_near};
 pub use victim::{Evicted, Scan};

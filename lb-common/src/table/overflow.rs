@@ -2,8 +2,8 @@
 //! remembered, in a small table of its own that forgets the oldest of a bucket.
 
 use super::{
-    Memory, Outcome, Outlook, SEARCH_TRIES, Search, Work,
-    entry::{outline_of, take},
+    Cells, Memory, Outcome, Outlook, SEARCH_TRIES, Search, Work,
+    entry::{outline_of, release, take},
     find, hash,
     insert::{expect, fill, reply_of, warm_bucket, write_recipes},
     pair,
@@ -13,7 +13,7 @@ use super::{
     victim::NONE,
 };
 use crate::{
-    abi::{FlowKey, Recipe, WAYS},
+    abi::{FlowKey, Recipe, WAYS, field},
     flow::{self, Clock},
 };
 
@@ -101,6 +101,26 @@ pub fn whose_replies<M: Memory>(memory: &M, work: &mut Work) -> Remembered {
     }
 }
 
+/// Forgets the replies of a flow that has an entry now: once it ends, they may be another's.
+#[inline(always)]
+pub fn forget_replies<M: Memory>(memory: &M, work: &Work) {
+    let hash = hash(&work.reply, memory.seed());
+    let Some(bucket) = memory.overflow(hash) else {
+        return;
+    };
+    for way in 0..WAYS {
+        let entry = memory.entry(bucket, way);
+        if rest_of(entry, &work.reply).is_some()
+            && let Some(tag) = take(entry)
+        {
+            if rest_of(entry, &work.reply).is_some() {
+                entry.store::<{ field::ADDRESSES }>(0);
+            }
+            release(entry, tag);
+        }
+    }
+}
+
 /// Asks ahead for what [`overflow`] will look at for this reply.
 #[inline(always)]
 pub fn expect_overflow<M: Memory>(memory: &M, reply: &FlowKey) {
@@ -132,21 +152,18 @@ fn place<M: Memory>(memory: &M, bucket: M::Bucket, key: &FlowKey, clock: &Clock)
 pub fn overflowed<M: Memory>(memory: &M, key: &FlowKey, clock: &Clock) -> Option<Recipe> {
     let hash = hash(key, memory.seed());
     let mut places = Places::with(memory.overflow_prints(hash).into(), print(hash));
-    if places.is_empty() {
-        return None;
-    }
-    let bucket = memory.overflow(hash)?;
     for _ in 0..SEARCH_TRIES {
-        match look(memory.entry(bucket, places.first()), key) {
+        // The upper half of the word holds no places.
+        if places.is_empty() || places.first() >= WAYS {
+            break;
+        }
+        match look(memory.entry(memory.overflow(hash)?, places.first()), key) {
             Search::Hit(_, recipe, _) => {
                 let age = clock.now.wrapping_sub(recipe.last_seen());
                 return (age <= clock.seconds(REMEMBERED_SECONDS)).then_some(recipe);
             }
             Search::Miss => places = places.rest(),
             Search::Unstable => {}
-        }
-        if places.is_empty() {
-            break;
         }
     }
     None

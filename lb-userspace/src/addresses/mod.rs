@@ -30,8 +30,11 @@ pub const FRAME: usize = 42;
 pub struct Wanted {
     /// Where the addresses belong.
     pub interface: String,
-    /// The addresses; where empty, all of the agent's are taken away.
+    /// The addresses.
     pub addresses: BTreeSet<Ipv4Addr>,
+    /// Addresses that stay where they are for now, but are neither added nor announced. All others of the agent's are taken
+    /// away.
+    pub leaving: BTreeSet<Ipv4Addr>,
 }
 
 /// A gratuitous ARP to be sent, by [`crate::dataplane::Dataplane::send`].
@@ -105,7 +108,7 @@ pub async fn remove(interfaces: &[String]) -> Result<BTreeSet<Ipv4Addr>, Error> 
         steps::steps(
             &Wanted {
                 interface: interface.clone(),
-                addresses: BTreeSet::new(),
+                ..Wanted::default()
             },
             &links,
             &addresses,

@@ -23,7 +23,7 @@ impl Step {
 
 /// The changes, removals first. An address is the agent's where its protocol says so.
 ///
-/// 1. The agent's addresses on the interface that are not wanted go.
+/// 1. The agent's addresses on the interface that are not wanted go, but for those that are leaving.
 /// 2. So do wanted ones of the agent's on other interfaces: the configuration has named another one meanwhile.
 /// 3. A wanted address that nobody has configured is added.
 pub(super) fn steps(wanted: &Wanted, links: &[LinkRow], addresses: &[AddressRow]) -> Vec<Step> {
@@ -36,7 +36,7 @@ pub(super) fn steps(wanted: &Wanted, links: &[LinkRow], addresses: &[AddressRow]
         if wanted.addresses.contains(&row.address) {
             !belongs(row)
         } else {
-            row.ifindex == link.ifindex
+            row.ifindex == link.ifindex && !wanted.leaving.contains(&row.address)
         }
     });
     let mut steps: Vec<_> = astray.copied().map(Step::Remove).collect();
@@ -90,6 +90,7 @@ mod tests {
         Wanted {
             interface: "eth0".to_owned(),
             addresses: addresses.iter().copied().collect(),
+            ..Wanted::default()
         }
     }
 
@@ -112,6 +113,17 @@ mod tests {
             steps(&wanted(&[]), &links(), &there),
             there.map(Step::Remove)
         );
+    }
+
+    #[test]
+    fn an_address_that_is_leaving_stays_and_does_not_come_back() {
+        let leaving = Wanted {
+            leaving: [VIP].into(),
+            ..wanted(&[OTHER])
+        };
+        let there = [row(2, VIP, PROTOCOL), row(2, OTHER, PROTOCOL)];
+        assert_eq!(steps(&leaving, &links(), &there), []);
+        assert_eq!(steps(&leaving, &links(), &there[1..]), []);
     }
 
     #[test]

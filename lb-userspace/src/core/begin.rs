@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     future::Future,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, SystemTime},
 };
 
@@ -134,31 +134,27 @@ impl<H: Host> Core<H> {
     /// Makes the VIPs addresses of the first interface, or takes them away, as the configuration says.
     pub(super) async fn keep_addresses(&mut self) -> Result<(), neighbours::Error> {
         let wanted = self.wanted_addresses();
-        self.host.keep(wanted.clone()).await?;
-        self.addresses = wanted;
-        Ok(())
+        self.addresses = wanted.clone();
+        self.host.keep(wanted).await
     }
 
-    /// The VIPs of all services, and of removed ones for as long as they have flows: without the address nobody would find
-    /// the way here any more.
+    /// The VIPs of all services; and, as leaving, those of removed ones for as long as they have flows, to which nobody would
+    /// find the way without the address.
     pub(super) fn wanted_addresses(&self) -> Option<Wanted> {
         let first = self.model.interfaces.first()?;
         if !self.model.manage_addresses {
             return None;
         }
         let configured = self.model.services.iter();
-        let configured = configured.map(|service| service.address.ip());
+        let addresses = vips(configured.map(|service| service.address.ip()));
         let in_force = self.actual.tables.services.values();
         let in_force = in_force.filter(|row| row.in_use != 0);
-        let vips = configured.chain(in_force.map(|row| address_from_bytes(row.vip)));
+        let mut leaving = vips(in_force.map(|row| address_from_bytes(row.vip)));
+        leaving.retain(|address| !addresses.contains(address));
         Some(Wanted {
             interface: first.name.clone(),
-            addresses: vips
-                .filter_map(|vip| match vip {
-                    IpAddr::V4(address) => Some(address),
-                    IpAddr::V6(_) => None,
-                })
-                .collect(),
+            addresses,
+            leaving,
         })
     }
 
@@ -177,4 +173,14 @@ impl<H: Host> Core<H> {
         }
         left
     }
+}
+
+/// The IPv4 addresses among these.
+fn vips(addresses: impl Iterator<Item = IpAddr>) -> BTreeSet<Ipv4Addr> {
+    addresses
+        .filter_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+        .collect()
 }

@@ -50,9 +50,6 @@ impl<H: Host> Core<H> {
             return Ok(Err(refusals));
         }
         self.adopt(Arc::clone(&new)).await?;
-        if let Err(error) = self.keep_addresses().await {
-            tracing::error!(event = "addresses_failed", "{error}");
-        }
         self.checks.reconfigure(&new.pools);
         self.report.config_loaded = timestamp(SystemTime::now());
         self.report.config_error = None;

@@ -10,7 +10,7 @@ pub(super) const SERVICE_WORDS: usize = size_of::<ServiceRow>() / 8;
 pub(super) const BACKEND_WORDS: usize = size_of::<BackendRow>() / 8;
 /// Words of a row of `INTERFACES`.
 pub(super) const INTERFACE_WORDS: usize = size_of::<InterfaceRow>() / 8;
-/// Words of `CONFIG`.
+/// Words of the configuration row.
 pub(super) const CONFIG_WORDS: usize = size_of::<ConfigRow>() / 8;
 
 /// Puts fields one after the other, as they stand in memory.

@@ -10,7 +10,7 @@ use lb_common::abi::{
 /// A write to one map. Each says the value that is to be there, so applying one twice does no harm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// `CONFIG[0]`.
+    /// What may change while the program runs.
     Config(ConfigRow),
     /// A row of `INTERFACES`; each of its words is published on its own.
     Interface {

@@ -19,7 +19,7 @@ use super::{Change, ServiceAddress};
 /// What the control maps hold. A row that is not in its table is all zeroes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
-    /// `CONFIG[0]`.
+    /// What may change while the program runs.
     pub config: ConfigRow,
     /// `FILTER`.
     pub filter: Vec<u64>,

@@ -18,7 +18,7 @@ use crate::frames::Mac;
 const CONTROL: &str = ".bss.control";
 
 impl Program {
-    /// Writes `CONFIG`.
+    /// Writes the configuration row.
     ///
     /// # Errors
     /// Those of the map.

@@ -8,8 +8,8 @@ use crate::{
     abi::{FlowKey, WAYS, field, meta},
     flow::{self, State},
     table::{
-        Cells, Evicted, Outcome, REMEMBERED_SECONDS, Remembered, Search, Work, hash, overflow,
-        overflowed, overflows, set_state_of_flow, site, whose_replies,
+        Cells, Evicted, Outcome, REMEMBERED_SECONDS, Remembered, Search, Work, forget_replies,
+        hash, overflow, overflowed, overflows, set_state_of_flow, site, whose_replies,
     },
 };
 
@@ -294,6 +294,9 @@ fn a_reply_without_an_entry_says_whose_it_is() {
     let vip = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 11), 80);
     work.key = FlowKey::new(work.key.source(), vip, TCP);
     assert_eq!(whose_replies(&&host, &mut work), Remembered::Anothers);
+    let forgotten = host.clone();
+    forget_replies(&&forgotten, &work);
+    assert_eq!(whose_replies(&&forgotten, &mut work), Remembered::Nobodys);
     work.clock = clock(10_001 + REMEMBERED_SECONDS);
     assert_eq!(whose_replies(&&host, &mut work), Remembered::Nobodys);
     let much_later = clock(10_000 + 2 * REMEMBERED_SECONDS);

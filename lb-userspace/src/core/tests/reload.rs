@@ -183,7 +183,8 @@ async fn the_vip_of_a_removed_service_stays_until_its_last_flow_has_ended() {
     let agent = setting.start(wanted.clone()).await.unwrap();
     let vips = || {
         let host = agent.host.0.lock().unwrap();
-        host.kept.last().unwrap().clone().unwrap().addresses
+        let wanted = host.kept.last().unwrap().clone().unwrap();
+        (wanted.addresses, wanted.leaving)
     };
     let id = agent
         .plane
@@ -198,10 +199,10 @@ async fn the_vip_of_a_removed_service_stays_until_its_last_flow_has_ended() {
     wanted.services.clear();
     assert!(agent.handle.reload(wanted).await.unwrap().is_ok());
     sleep(Duration::from_mins(1)).await;
-    assert_eq!(vips(), [[192, 0, 2, 10].into()].into());
+    assert_eq!(vips(), ([].into(), [[192, 0, 2, 10].into()].into()));
     agent.plane.state().census.service_references.clear();
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(vips(), [].into());
+    assert_eq!(vips(), ([].into(), [].into()));
 }
 
 fn in_use(plane: &Fake, id: BackendId) -> bool {

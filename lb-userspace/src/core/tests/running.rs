@@ -196,6 +196,7 @@ async fn managed_addresses_are_kept_announced_and_withdrawn() {
     let wanted = Wanted {
         interface: "eth0".to_owned(),
         addresses: [[192, 0, 2, 10].into()].into(),
+        ..Wanted::default()
     };
     assert_eq!(agent.host.0.lock().unwrap().kept, [Some(wanted)]);
     let announcement = Announcement {
