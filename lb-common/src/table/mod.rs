@@ -15,6 +15,7 @@
 //!
 //! The code is generic over the memory, so that the program in the kernel and an interleaving test share it.
 
+mod ask;
 mod change;
 mod entry;
 mod expire;
@@ -24,9 +25,10 @@ mod prints;
 mod search;
 mod victim;
 
+pub use ask::{Outlook, expect, warm};
 pub use change::{move_client, partner_entry, set_state_of_flow};
 pub use expire::{ANCIENT_TICKS, expire};
-pub use insert::{Outcome, Outlook, Work, expect, insert, reply, warm};
+pub use insert::{Outcome, Work, insert, reply};
 pub use overflow::{
     REMEMBERED_SECONDS, Remembered, expect_overflow, forget_replies, overflow, overflowed,
     overflows, stamp, whose_replies,

@@ -3,9 +3,10 @@
 
 use super::{
     Cells, Memory, Outcome, Outlook, SEARCH_TRIES, Search, Work,
+    ask::{expect, warm_bucket},
     entry::{outline_of, release, take},
     find, hash,
-    insert::{expect, fill, reply_of, warm_bucket, write_recipes},
+    insert::{fill, reply_of, write_recipes},
     pair,
     prints::{Places, print},
     search::{look, rest_of},
