@@ -41,7 +41,6 @@ fn a_reload_adds_and_removes_vips() -> Result<()> {
 
     web.agent.reload(&two)?;
     web.wait_until_all_serve()?;
-    assert_eq!(Client::new(client, (second, 8080)).get("/")?.status, 200);
     ensure!(there()?.contains(&second.to_string()), "{:?}", there()?);
     web.agent.reload(&one)?;
     poll::until(SOON, "the VIP to be gone", || {
@@ -55,6 +54,16 @@ fn a_reload_adds_and_removes_vips() -> Result<()> {
         there()?
     );
     assert_eq!(Client::new(client, (SPARE_VIP, 80)).get("/")?.status, 200);
+
+    web.agent.reload(&two)?;
+    web.wait_until_all_serve()?;
+    assert_eq!(Client::new(client, (second, 8080)).get("/")?.status, 200);
+    web.agent.reload(&one)?;
+    ensure!(
+        there()?.contains(&second.to_string()),
+        "it has a flow, which would not find it: {:?}",
+        there()?
+    );
     Ok(())
 }
 
