@@ -131,16 +131,20 @@ impl<H: Host> Core<H> {
         Ok(())
     }
 
-    /// Makes the VIPs addresses of the first interface, or takes them away, as the configuration says.
+    /// Makes the VIPs addresses of the first interface, or takes them away, as the configuration says; where the host was
+    /// told so already, it is not told again.
     pub(super) async fn keep_addresses(&mut self) -> Result<(), neighbours::Error> {
         let wanted = self.wanted_addresses();
-        self.addresses = wanted.clone();
+        if wanted == self.addresses {
+            return Ok(());
+        }
+        self.addresses.clone_from(&wanted);
         self.host.keep(wanted).await
     }
 
     /// The VIPs of all services; and, as leaving, those of removed ones for as long as they have flows, to which nobody would
     /// find the way without the address.
-    pub(super) fn wanted_addresses(&self) -> Option<Wanted> {
+    fn wanted_addresses(&self) -> Option<Wanted> {
         let first = self.model.interfaces.first()?;
         if !self.model.manage_addresses {
             return None;

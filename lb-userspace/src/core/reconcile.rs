@@ -58,9 +58,7 @@ impl<H: Host> Core<H> {
         for error in self.attach(false).await? {
             tracing::error!(event = "attach_failed", "{error}");
         }
-        if self.wanted_addresses() != self.addresses
-            && let Err(error) = self.keep_addresses().await
-        {
+        if let Err(error) = self.keep_addresses().await {
             tracing::error!(event = "addresses_failed", "{error}");
         }
         Ok(())

@@ -2,14 +2,12 @@
 
 use std::{io, mem::offset_of, os::fd::AsFd, path::Path};
 
-use aya::maps::MapData;
 use lb_common::abi::{
     BackendRow, ConfigRow, Control, FILTER_WORDS, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES,
     MAX_SERVICES, ServiceRow,
 };
 
 use super::{
-    io_error,
     rows::{CONFIG_WORDS, config_row, config_words},
     shared::SharedArray,
     syscall,
@@ -31,14 +29,14 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
     syscall::pin(map.as_fd(), path)
 }
 
-/// What a pinned map holds, in bytes. The loader writes a value into each map of a section that it loads; so it is given
+/// What the map that is pinned in `directory` holds, in bytes. The loader writes a value into each map of a section that it loads; so it is given
 /// the one in force, and packets that read meanwhile see every word as it was.
 ///
 /// # Errors
 /// It can't be opened or mapped.
-pub(super) fn in_force(path: &Path) -> io::Result<Vec<u8>> {
-    let map = MapData::from_pin(path).map_err(|error| io_error(&error))?;
-    let words = SharedArray::map_read_only(&map)?.table(0, 1, size_of::<Control>())?;
+pub(super) fn in_force(directory: &Path) -> io::Result<Vec<u8>> {
+    let map = SharedArray::pinned_read_only(&directory.join(CONTROL))?;
+    let words = map.table(0, 1, size_of::<Control>())?;
     let words = (0..size_of::<Control>() / size_of::<u64>()).map(|word| words.load(0, word));
     Ok(words.flat_map(u64::to_ne_bytes).collect())
 }

@@ -40,12 +40,7 @@ pub(super) struct Maps {
 impl Maps {
     /// Opens the pinned maps; the error names the map.
     pub(super) fn open(pins: &Pins) -> Result<Self, (&'static str, io::Error)> {
-        let shared = |name| {
-            MapData::from_pin(pins.map(name))
-                .map_err(|error| io_error(&error))
-                .and_then(|map| SharedArray::map(&map))
-                .map_err(|cause| (name, cause))
-        };
+        let shared = |name| SharedArray::pinned(&pins.map(name)).map_err(|cause| (name, cause));
         Ok(Self {
             control: shared(CONTROL)
                 .and_then(|map| ControlTables::of(&map).map_err(|cause| (CONTROL, cause)))?,

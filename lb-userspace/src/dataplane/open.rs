@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::MapData;
 use lb_common::abi::{ConfigRow, LAYOUT_VERSION};
 
 use super::{
@@ -179,8 +178,8 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigR
 }
 
 fn config_in_force(pins: &Pins) -> io::Result<ConfigRow> {
-    let map = MapData::from_pin(pins.map(CONTROL)).map_err(|error| io_error(&error))?;
-    Ok(ControlTables::of(&SharedArray::map_read_only(&map)?)?.config())
+    let map = SharedArray::pinned_read_only(&pins.map(CONTROL))?;
+    Ok(ControlTables::of(&map)?.config())
 }
 
 fn detach_command(place: &Place) -> String {

@@ -96,11 +96,13 @@ impl Program {
         loader.override_global("FLOW_SEED", &flow_seed, true);
         loader.override_global(aya_log::LEVEL, &level, true);
         for shape in shapes {
-            loader.map_pin_path(shape.name, directory.join(shape.name));
+            let name = match shape.name {
+                CONTROL => control::SECTION,
+                name => name,
+            };
+            loader.map_pin_path(name, directory.join(shape.name));
         }
-        let path = directory.join(CONTROL);
-        let control = control::in_force(&path).map_err(LoadError::Control)?;
-        loader.map_pin_path(control::SECTION, path);
+        let control = control::in_force(directory).map_err(LoadError::Control)?;
         loader.override_global(control::SYMBOL, control.as_slice(), true);
         let mut program = Self {
             ebpf: loader.load(crate::OBJECT).map_err(LoadError::Object)?,

@@ -51,7 +51,9 @@ impl KernelReadings {
         let open = |name: &'static str| {
             MapData::from_pin(directory.join(name)).map_err(|error| (name, io_error(&error)))
         };
-        let map = |name| SharedArray::map_read_only(&open(name)?).map_err(|cause| (name, cause));
+        let map = |name| {
+            SharedArray::pinned_read_only(&directory.join(name)).map_err(|cause| (name, cause))
+        };
         Ok(Self {
             flows: map(FLOWS)?,
             overflow: map(OVERFLOW)?,

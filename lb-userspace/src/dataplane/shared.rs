@@ -6,12 +6,15 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, RawFd},
+    path::Path,
     ptr,
     sync::Arc,
 };
 
 use aya::maps::MapData;
 use memmap2::{MmapOptions, MmapRaw};
+
+use super::io_error;
 
 /// A `BPF_MAP_TYPE_ARRAY` with `BPF_F_MMAPABLE`, or a table within its only value.
 #[derive(Debug)]
@@ -25,19 +28,28 @@ pub(super) struct SharedArray {
 }
 
 impl SharedArray {
-    /// Maps an array.
+    /// Maps a pinned array.
     ///
     /// # Errors
-    /// It is not of that kind.
-    pub(super) fn map(array: &MapData) -> io::Result<Self> {
-        Self::map_with(array, true, MmapOptions::map_raw)
+    /// The pin can't be opened, or is of another kind.
+    pub(super) fn pinned(path: &Path) -> io::Result<Self> {
+        Self::map_with(path, true, MmapOptions::map_raw)
+    }
+
+    /// Maps a pinned array for reading alone: no mistake of ours can change it.
+    ///
+    /// # Errors
+    /// As for [`SharedArray::pinned`].
+    pub(super) fn pinned_read_only(path: &Path) -> io::Result<Self> {
+        Self::map_with(path, false, MmapOptions::map_raw_read_only)
     }
 
     fn map_with(
-        array: &MapData,
+        path: &Path,
         writable: bool,
         map: impl FnOnce(&MmapOptions, RawFd) -> io::Result<MmapRaw>,
     ) -> io::Result<Self> {
+        let array = MapData::from_pin(path).map_err(|error| io_error(&error))?;
         let info = array.info().map_err(io::Error::other)?;
         // The kernel places values eight bytes apart or a multiple of it.
         let words_per_row = (info.value_size() as usize).div_ceil(size_of::<u64>());
@@ -77,14 +89,6 @@ impl SharedArray {
             words_per_row: row_bytes / WORD,
             writable: self.writable,
         })
-    }
-
-    /// Maps an array for reading alone: no mistake of ours can change it.
-    ///
-    /// # Errors
-    /// It is not of that kind.
-    pub(super) fn map_read_only(array: &MapData) -> io::Result<Self> {
-        Self::map_with(array, false, MmapOptions::map_raw_read_only)
     }
 
     /// Rows of the array.
