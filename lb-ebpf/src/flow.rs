@@ -192,10 +192,8 @@ unsafe extern "C" fn insert_flow(work: *mut Work) -> u32 {
 #[inline(never)]
 unsafe extern "C" fn overflow_flow(work: *mut Work) -> u32 {
     // SAFETY: the caller's.
-    match unsafe { work.as_mut() } {
-        Some(work) => table::overflow(&Table, work) as u32,
-        None => Outcome::Contended as u32,
-    }
+    let work = unsafe { work.as_mut() };
+    work.map_or(Outcome::Contended, |work| table::overflow(&Table, work)) as u32
 }
 
 /// [`table::whose_replies`], in the same way; gives the [`Remembered`].
@@ -206,10 +204,10 @@ unsafe extern "C" fn overflow_flow(work: *mut Work) -> u32 {
 #[inline(never)]
 unsafe extern "C" fn whose_replies(work: *mut Work) -> u32 {
     // SAFETY: the caller's.
-    match unsafe { work.as_mut() } {
-        Some(work) => table::whose_replies(&Table, work) as u32,
-        None => Remembered::Nobodys as u32,
-    }
+    let work = unsafe { work.as_mut() };
+    work.map_or(Remembered::Nobodys, |work| {
+        table::whose_replies(&Table, work)
+    }) as u32
 }
 
 /// Whether the packet's flow may be one that found no room.

@@ -28,20 +28,15 @@ pub(crate) enum Picked {
 /// The backend that a packet which opens a flow will most likely get: nobody's turn is taken.
 #[inline(always)]
 pub(crate) fn foresee(packet: &Packet, work: &Work) -> Option<Backend> {
-    let range = SlotRange::unpack(control::service(work.service).slots());
-    if range.length == 0 {
-        return None;
-    }
+    let range = slots(work)?;
     let position = if work.crowded {
-        schedule::by_hash(table::hash(&packet.key, 0), 0, range.length)
+        hashed_position(packet, 0, range)
     } else {
         // SAFETY: an aligned word of a map row.
         let turn = unsafe { ptr::read_volatile(&raw const (*CURSORS.get_ptr(work.service)?).next) };
         schedule::round_robin(turn, range.length)
     };
-    // SAFETY: an aligned word of a map row.
-    let slot = unsafe { ptr::read_volatile(SLOTS.get_ptr(range.offset.wrapping_add(position))?) };
-    Some(control::backend(Slot::unpack(slot).backend))
+    Some(control::backend(slot(range, position)?.backend))
 }
 
 /// Picks a backend. A packet that opens a flow takes the cursor's next slot; one from the middle of an unknown
@@ -50,10 +45,9 @@ pub(crate) fn foresee(packet: &Packet, work: &Work) -> Option<Backend> {
 /// Its own function for the stack: the frames of a call chain share 512 bytes.
 #[inline(never)]
 pub(crate) fn pick(packet: &Packet, attempt: u32, by_hash: bool, work: &mut Work) -> Picked {
-    let range = SlotRange::unpack(control::service(work.service).slots());
-    if range.length == 0 {
+    let Some(range) = slots(work) else {
         return Picked::Nothing;
-    }
+    };
     let position = if packet.opens() && !by_hash {
         let Some(cursor) = CURSORS.get_ptr_mut(work.service) else {
             return Picked::Nothing;
@@ -62,13 +56,11 @@ pub(crate) fn pick(packet: &Packet, attempt: u32, by_hash: bool, work: &mut Work
         let turn = unsafe { stats::fetch_add(&raw mut (*cursor).next, 1) };
         schedule::round_robin(turn, range.length)
     } else {
-        schedule::by_hash(table::hash(&packet.key, 0), attempt, range.length)
+        hashed_position(packet, attempt, range)
     };
-    let Some(place) = SLOTS.get_ptr(range.offset.wrapping_add(position)) else {
+    let Some(slot) = slot(range, position) else {
         return Picked::Nothing;
     };
-    // SAFETY: an aligned word of a map row.
-    let slot = Slot::unpack(unsafe { ptr::read_volatile(place) });
     let backend = control::backend(slot.backend);
     let state = backend.state();
     if state.flags & BackendState::ACCEPTS == 0 || state.generation != slot.generation {
@@ -79,4 +71,25 @@ pub(crate) fn pick(packet: &Packet, attempt: u32, by_hash: bool, work: &mut Work
     work.backend = slot.backend;
     work.backend_generation = slot.generation;
     Picked::Backend
+}
+
+/// The service's slots in force; nothing where it has none.
+#[inline(always)]
+fn slots(work: &Work) -> Option<SlotRange> {
+    let range = SlotRange::unpack(control::service(work.service).slots());
+    (range.length != 0).then_some(range)
+}
+
+/// Where among them a packet falls by its hash.
+#[inline(always)]
+fn hashed_position(packet: &Packet, attempt: u32, range: SlotRange) -> u32 {
+    schedule::by_hash(table::hash(&packet.key, 0), attempt, range.length)
+}
+
+/// The slot at a position of a range.
+#[inline(always)]
+fn slot(range: SlotRange, position: u32) -> Option<Slot> {
+    let place = SLOTS.get_ptr(range.offset.wrapping_add(position))?;
+    // SAFETY: an aligned word of a map row.
+    Some(Slot::unpack(unsafe { ptr::read_volatile(place) }))
 }

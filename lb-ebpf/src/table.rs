@@ -81,15 +81,12 @@ impl Memory for Table {
 
     #[inline(always)]
     fn overflow_stamp(&self, pair: u32) -> u16 {
-        load_of_pair(pair, |row| &raw const row.overflowed)
+        load_of_pair::<{ offset_of!(PairRow, overflowed) }, _>(pair)
     }
 
     #[inline(always)]
     fn set_overflow_stamp(&self, pair: u32, stamp: u16) {
-        if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
-            // SAFETY: an aligned half of a word of a map row.
-            unsafe { (&raw mut (*row).overflowed).write_volatile(stamp) };
-        }
+        store_in_pair::<{ offset_of!(PairRow, overflowed) }, _>(pair, stamp);
     }
 
     #[inline(always)]
@@ -120,20 +117,18 @@ impl Memory for Table {
 
     #[inline(always)]
     fn note_spill(&self, pair: u32) {
-        if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
-            // SAFETY: an aligned half of a map row's word. Only who holds the lock writes it.
-            unsafe { (&raw mut (*row).flags).write_volatile(pair::HELD | pair::SPILLED) };
-        }
+        // Only who holds the lock writes the flags.
+        store_in_pair::<{ offset_of!(PairRow, flags) }, _>(pair, pair::HELD | pair::SPILLED);
     }
 
     #[inline(always)]
     fn has_spilled(&self, pair: u32) -> bool {
-        load_of_pair(pair, |row| &raw const row.flags) & pair::SPILLED != 0
+        load_of_pair::<{ offset_of!(PairRow, flags) }, u16>(pair) & pair::SPILLED != 0
     }
 
     #[inline(always)]
     fn prints(&self, pair: u32) -> u64 {
-        load_of_pair(pair, |row| &raw const row.prints)
+        load_of_pair::<{ offset_of!(PairRow, prints) }, _>(pair)
     }
 
     #[inline(always)]
@@ -149,15 +144,12 @@ impl Memory for Table {
 
     #[inline(always)]
     fn full_until(&self, pair: u32) -> u32 {
-        load_of_pair(pair, |row| &raw const row.full_until)
+        load_of_pair::<{ offset_of!(PairRow, full_until) }, _>(pair)
     }
 
     #[inline(always)]
     fn set_full_until(&self, pair: u32, ticks: u32) {
-        if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
-            // SAFETY: an aligned word of a map row.
-            unsafe { (&raw mut (*row).full_until).write_volatile(ticks) };
-        }
+        store_in_pair::<{ offset_of!(PairRow, full_until) }, _>(pair, ticks);
     }
 
     #[inline(always)]
@@ -171,12 +163,30 @@ impl Memory for Table {
     }
 }
 
-/// Loads a word of a pair's row; 0 beyond the table.
+/// Loads the field at byte `AT` of a pair's row; 0 beyond the table.
 #[inline(always)]
-fn load_of_pair<T: Default>(pair: u32, word: impl Fn(&PairRow) -> *const T) -> T {
-    let row = FLOW_PAIRS.get(pair);
-    // SAFETY: an aligned word of a map row.
-    row.map_or_else(T::default, |row| unsafe { word(row).read_volatile() })
+fn load_of_pair<const AT: usize, Field: Default>(pair: u32) -> Field {
+    const { assert!(fits::<Field>(AT)) };
+    let row = FLOW_PAIRS.get_ptr(pair);
+    // SAFETY: aligned bytes of a map row.
+    row.map_or_else(Field::default, |row| unsafe {
+        row.byte_add(AT).cast::<Field>().read_volatile()
+    })
+}
+
+/// Stores the field at byte `AT` of a pair's row.
+#[inline(always)]
+fn store_in_pair<const AT: usize, Field>(pair: u32, value: Field) {
+    const { assert!(fits::<Field>(AT)) };
+    if let Some(row) = FLOW_PAIRS.get_ptr_mut(pair) {
+        // SAFETY: aligned bytes of a map row.
+        unsafe { row.byte_add(AT).cast::<Field>().write_volatile(value) };
+    }
+}
+
+/// Whether a field at byte `at` is aligned and within a pair's row.
+const fn fits<Field>(at: usize) -> bool {
+    at.is_multiple_of(size_of::<Field>()) && at + size_of::<Field>() <= size_of::<PairRow>()
 }
 
 impl Cells for Entry {

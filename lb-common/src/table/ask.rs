@@ -27,7 +27,12 @@ pub enum Outlook {
 /// where there is none all of them, if it may have a victim.
 #[inline(always)]
 pub fn warm<M: Memory>(memory: &M, key: &FlowKey, clock: &flow::Clock) {
-    let home = site(memory, key).home;
+    warm_place(memory, site(memory, key).home, clock);
+}
+
+/// [`warm`] for a key of this home bucket.
+#[inline(always)]
+pub(super) fn warm_place<M: Memory>(memory: &M, home: u32, clock: &flow::Clock) {
     let free = free_place(memory, home, NONE);
     if free != NONE {
         if let Some(entry) = at(memory, free) {

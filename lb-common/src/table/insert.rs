@@ -2,7 +2,7 @@
 
 use super::{
     Cells, Memory, Site,
-    ask::{Outlook, warm, warm_partner},
+    ask::{Outlook, warm_partner, warm_place},
     entry::{at, key_of, outline_of, partner_of, release, take, take_at},
     pair,
     search::{Search, find, settle},
@@ -105,13 +105,14 @@ impl Work {
 /// 5. Both ways are taken, the partners of what they held are cleared, both are written, and the locks go back.
 #[inline(always)]
 pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
+    let there = site(memory, &work.key);
     // An entry that is over gives its place to the flow's next one.
-    if work.over == 0 && is_full(memory, &work.key, &work.clock) {
+    if work.over == 0 && is_full(memory, there.home, &work.key, &work.clock) {
         return join(&find(memory, &work.key), work);
     }
     work.reply = reply_of(work);
-    let sites = [site(memory, &work.key), site(memory, &work.reply)];
-    warm(memory, &work.reply, &work.clock);
+    let sites = [there, site(memory, &work.reply)];
+    warm_place(memory, sites[1].home, &work.clock);
     let (low, high) = order(pair(sites[0].home), pair(sites[1].home));
     if !memory.lock(low) {
         return Outcome::Contended;
@@ -130,10 +131,10 @@ pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
 
 /// Whether there is no place for a key, by what its pairs say.
 #[inline(always)]
-fn is_full<M: Memory>(memory: &M, key: &FlowKey, clock: &flow::Clock) -> bool {
+fn is_full<M: Memory>(memory: &M, home: u32, key: &FlowKey, clock: &flow::Clock) -> bool {
     let is_full =
         |home| is_marked_full(memory, pair(home), clock) && free_place(memory, home, NONE) == NONE;
-    is_full(site(memory, key).home) && is_full(second_home(memory, key))
+    is_full(home) && is_full(second_home(memory, key))
 }
 
 /// What a flow comes to that another CPU may have made: its recipe is the flow's.

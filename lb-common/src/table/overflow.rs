@@ -4,7 +4,7 @@
 use super::{
     Cells, Memory, Outcome, Outlook, SEARCH_TRIES, Search, Work,
     ask::{expect, warm_bucket},
-    entry::{outline_of, release, take},
+    entry::{outline_of, release, take, take_at},
     find, hash,
     insert::{fill, reply_of, write_recipes},
     pair,
@@ -34,7 +34,7 @@ pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     };
     let holder = match find(memory, &work.reply) {
         Search::Hit(_, recipe, _) => Some(recipe),
-        Search::Miss => overflowed(memory, &work.reply, &work.clock),
+        Search::Miss => young(remembered(memory, hash, &work.reply), &work.clock),
         Search::Unstable => return Outcome::Contended,
     };
     if let Some(recipe) = holder
@@ -106,19 +106,11 @@ pub fn whose_replies<M: Memory>(memory: &M, work: &mut Work) -> Remembered {
 #[inline(always)]
 pub fn forget_replies<M: Memory>(memory: &M, work: &Work) {
     let hash = hash(&work.reply, memory.seed());
-    let Some(bucket) = memory.overflow(hash) else {
-        return;
-    };
-    for way in 0..WAYS {
-        let entry = memory.entry(bucket, way);
-        if rest_of(entry, &work.reply).is_some()
-            && let Some(tag) = take(entry)
-        {
-            if rest_of(entry, &work.reply).is_some() {
-                entry.store::<{ field::ADDRESSES }>(0);
-            }
-            release(entry, tag);
-        }
+    if let Some((entry, _, tag)) = remembered(memory, hash, &work.reply)
+        && take_at(entry, tag)
+    {
+        entry.store::<{ field::ADDRESSES }>(0);
+        release(entry, tag);
     }
 }
 
@@ -152,6 +144,20 @@ fn place<M: Memory>(memory: &M, bucket: M::Bucket, key: &FlowKey, clock: &Clock)
 #[inline(always)]
 pub fn overflowed<M: Memory>(memory: &M, key: &FlowKey, clock: &Clock) -> Option<Recipe> {
     let hash = hash(key, memory.seed());
+    young(remembered(memory, hash, key), clock)
+}
+
+/// The recipe of what is remembered, for as long as it is.
+#[inline(always)]
+fn young<E>(held: Option<(E, Recipe, u64)>, clock: &Clock) -> Option<Recipe> {
+    let (_, recipe, _) = held?;
+    let age = clock.now.wrapping_sub(recipe.last_seen());
+    (age <= clock.seconds(REMEMBERED_SECONDS)).then_some(recipe)
+}
+
+/// Where a reply of this hash is remembered, however long ago: the entry, its recipe and its tag.
+#[inline(always)]
+fn remembered<M: Memory>(memory: &M, hash: u32, key: &FlowKey) -> Option<(M::Entry, Recipe, u64)> {
     let mut places = Places::with(memory.overflow_prints(hash).into(), print(hash));
     for _ in 0..SEARCH_TRIES {
         // The upper half of the word holds no places.
@@ -159,10 +165,7 @@ pub fn overflowed<M: Memory>(memory: &M, key: &FlowKey, clock: &Clock) -> Option
             break;
         }
         match look(memory.entry(memory.overflow(hash)?, places.first()), key) {
-            Search::Hit(_, recipe, _) => {
-                let age = clock.now.wrapping_sub(recipe.last_seen());
-                return (age <= clock.seconds(REMEMBERED_SECONDS)).then_some(recipe);
-            }
+            Search::Hit(entry, recipe, tag) => return Some((entry, recipe, tag)),
             Search::Miss => places = places.rest(),
             Search::Unstable => {}
         }
