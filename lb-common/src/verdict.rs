@@ -1,4 +1,4 @@
-//! What became of a packet. The same names are rows of `COUNTERS_VERDICTS` and labels of the metrics.
+//! What became of a packet. The same names are counters and labels of the metrics.
 
 /// The end of a packet's walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Verdict {
             .chain(DropReason::ALL.iter().copied().map(Self::Drop))
     }
 
-    /// Row of `COUNTERS_VERDICTS`. Append-only: a retired row stays empty.
+    /// Place of its counter. Append-only: a retired one stays empty.
     #[must_use]
     #[inline(always)]
     pub const fn index(self) -> u32 {

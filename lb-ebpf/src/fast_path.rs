@@ -18,7 +18,7 @@ use crate::{
     forward, ours,
     packet::{Frame, FrameWindow},
     rewrite::{self, HEAD},
-    stats,
+    stats::CpuCounters,
     table::{Entry, Table},
 };
 
@@ -113,11 +113,14 @@ impl Packet {
             let datagram = self.window.part::<HEAD, UDP_MIN>();
             rewrite::datagram(datagram, recipe, reverse);
         }
-        let left = forward::leave(Way::slot(way), out, self.ifindex);
-        if left.is_ok() {
-            stats::count_packet(recipe, reverse, self.length as u64);
+        let verdict = match forward::leave(Way::slot(way), out, self.ifindex) {
+            Ok(verdict) => verdict,
+            Err(verdict) => return Some(forward::end(verdict)),
+        };
+        if let Some(counters) = CpuCounters::own() {
+            counters.packet(recipe, reverse, self.length as u64);
+            counters.verdict(verdict);
         }
-        let (Ok(verdict) | Err(verdict)) = left;
-        Some(forward::end(verdict))
+        Some(forward::action(verdict))
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     control::{self, Backend},
     maps::{DEVICES, EVENTS},
     packet::Frame,
-    stats,
+    stats::{self, CpuCounters},
 };
 
 /// The way out of a packet.
@@ -84,7 +84,9 @@ pub(crate) fn send(frame: &Frame, recipe: &Recipe, route: &Route) -> Result<Verd
         Route::Host => Verdict::PassRewritten,
         Route::Out { slot, ifindex, .. } => leave(*slot, *ifindex, frame.ifindex())?,
     };
-    stats::count_packet(recipe, recipe.is_reverse(), frame.length() as u64);
+    if let Some(counters) = CpuCounters::own() {
+        counters.packet(recipe, recipe.is_reverse(), frame.length() as u64);
+    }
     Ok(verdict)
 }
 
@@ -142,13 +144,15 @@ pub(crate) fn ingress_slot(frame: &Frame) -> u8 {
 /// Counts the end of a packet's walk, and gives its XDP action.
 #[inline(always)]
 pub(crate) fn end(verdict: Verdict) -> u32 {
-    stats::count_verdict(verdict);
+    if let Some(counters) = CpuCounters::own() {
+        counters.verdict(verdict);
+    }
     action(verdict)
 }
 
 /// The XDP action of a verdict.
 #[inline(always)]
-const fn action(verdict: Verdict) -> u32 {
+pub(crate) const fn action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass | Verdict::PassRewritten => XDP_PASS,
         Verdict::Transmit | Verdict::EchoReply | Verdict::TimeExceeded => XDP_TX,

@@ -7,9 +7,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Cursor, DEFAULT_FLOW_ENTRIES, FlowBucket, FlowCounters, MAX_BACKENDS, MAX_INTERFACES,
-        MAX_RATE_LIMITS, MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, NeighbourWanted,
-        OVERFLOW_BUCKETS, PAIR, PairRow, RateWindow, ServiceKey, WAYS,
+        Counters, Cursor, DEFAULT_FLOW_ENTRIES, FlowBucket, MAX_INTERFACES, MAX_RATE_LIMITS,
+        MAX_SERVICES, MAX_SLOTS, NeighbourWanted, OVERFLOW_BUCKETS, PAIR, PairRow, RateWindow,
+        ServiceKey, WAYS,
     },
     table::Work,
 };
@@ -37,18 +37,9 @@ pub(crate) static FLOW_PAIRS: Array<PairRow, { (DEFAULT_FLOW_ENTRIES / PAIR) as 
 pub(crate) static OVERFLOW: Array<FlowBucket, { OVERFLOW_BUCKETS as usize }, SHARED> = Array::new();
 #[btf_map]
 pub(crate) static OVERFLOW_PRINTS: Array<u32, { OVERFLOW_BUCKETS as usize }> = Array::new();
+/// A row a CPU; the default is for a machine of one.
 #[btf_map]
-pub(crate) static COUNTERS_TABLE: PerCpuArray<u64, { MAX_TABLE_EVENTS as usize }> =
-    PerCpuArray::new();
-#[btf_map]
-pub(crate) static COUNTERS_SERVICES: PerCpuArray<FlowCounters, { MAX_SERVICES as usize }> =
-    PerCpuArray::new();
-#[btf_map]
-pub(crate) static COUNTERS_BACKENDS: PerCpuArray<FlowCounters, { MAX_BACKENDS as usize }> =
-    PerCpuArray::new();
-#[btf_map]
-pub(crate) static COUNTERS_VERDICTS: PerCpuArray<u64, { MAX_VERDICTS as usize }> =
-    PerCpuArray::new();
+pub(crate) static COUNTERS: Array<Counters, 1, SHARED> = Array::new();
 #[btf_map]
 pub(crate) static RATE_LIMITS: PerCpuArray<RateWindow, { MAX_RATE_LIMITS as usize }> =
     PerCpuArray::new();

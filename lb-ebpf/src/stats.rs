@@ -2,73 +2,99 @@
 
 use core::{arch::asm, mem::offset_of};
 
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use lb_common::{
-    abi::{FlowCounters, RATE_LIMIT, Recipe},
+    abi::{Counters, FlowCounters, RATE_LIMIT, Recipe},
     table::Event,
     verdict::Verdict,
 };
 
 use crate::{
     flow,
-    maps::{COUNTERS_BACKENDS, COUNTERS_SERVICES, COUNTERS_TABLE, COUNTERS_VERDICTS, RATE_LIMITS},
+    maps::{COUNTERS, RATE_LIMITS},
 };
 
-/// Counts the end of a packet's walk.
-#[inline(always)]
-pub(crate) fn count_verdict(verdict: Verdict) {
-    if let Some(counter) = COUNTERS_VERDICTS.get_ptr_mut(verdict.index()) {
-        // SAFETY: this CPU's own word.
-        unsafe { *counter += 1 };
+/// This CPU's row of `COUNTERS`: no other writes it.
+#[derive(Clone, Copy)]
+pub(crate) struct CpuCounters(*mut Counters);
+
+impl CpuCounters {
+    /// The row; a machine that has grown CPUs since the map was made has none for them.
+    #[inline(always)]
+    pub(crate) fn own() -> Option<Self> {
+        // SAFETY: the helper takes nothing.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        COUNTERS.get_ptr_mut(cpu).map(Self)
     }
+
+    /// Counts the end of a packet's walk.
+    #[inline(always)]
+    pub(crate) fn verdict(self, verdict: Verdict) {
+        // SAFETY: within the row.
+        unsafe { *at(&raw mut (*self.0).verdicts, verdict.index()) += 1 };
+    }
+
+    /// Counts a packet sent on, and its bytes.
+    #[inline(always)]
+    pub(crate) fn packet(self, recipe: &Recipe, reverse: bool, bytes: u64) {
+        let direction = 2 * usize::from(reverse);
+        self.both(recipe.service(), recipe.backend().into(), |row| {
+            // SAFETY: packets and bytes of the two directions stand one pair after the other.
+            unsafe {
+                let pair = (&raw mut (*row).forward_packets).add(direction);
+                *pair += 1;
+                *pair.add(1) += bytes;
+            }
+        });
+    }
+
+    /// Counts for a service and for a backend.
+    #[inline(always)]
+    fn both(self, service: u32, backend: u32, count: impl Fn(*mut FlowCounters)) {
+        // SAFETY: within the row.
+        unsafe {
+            count(at(&raw mut (*self.0).services, service));
+            count(at(&raw mut (*self.0).backends, backend));
+        }
+    }
+}
+
+/// An element of a table in the row, whose length is a power of two.
+///
+/// # Safety
+/// `table` points to one.
+#[inline(always)]
+unsafe fn at<Element, const LENGTH: usize>(
+    table: *mut [Element; LENGTH],
+    index: u32,
+) -> *mut Element {
+    const { assert!(LENGTH.is_power_of_two()) };
+    // SAFETY: the mask keeps it below the length.
+    unsafe { table.cast::<Element>().add(index as usize & (LENGTH - 1)) }
 }
 
 /// Counts what happened to the flow table.
 #[inline(always)]
 pub(crate) fn count_event(event: Option<Event>) {
-    let Some(event) = event else { return };
-    if let Some(counter) = COUNTERS_TABLE.get_ptr_mut(event as u32) {
-        // SAFETY: this CPU's own word.
-        unsafe { *counter += 1 };
+    if let (Some(event), Some(own)) = (event, CpuCounters::own()) {
+        // SAFETY: within the row.
+        unsafe { *at(&raw mut (*own.0).table, event as u32) += 1 };
     }
 }
 
 /// Counts a flow made.
 #[inline(always)]
 pub(crate) fn count_new_flow(service: u32, backend: u32) {
-    both(service, backend, |row| row.new_flows += 1);
-}
-
-/// Counts a packet sent on, and its bytes.
-#[inline(always)]
-pub(crate) fn count_packet(recipe: &Recipe, reverse: bool, bytes: u64) {
-    let direction = usize::from(reverse);
-    both(recipe.service(), u32::from(recipe.backend()), |row| {
-        // SAFETY: packets and bytes of the two directions stand one pair after the other.
-        unsafe {
-            let pair = (&raw mut row.forward_packets).add(2 * direction);
-            *pair += 1;
-            *pair.add(1) += bytes;
-        }
-    });
+    if let Some(own) = CpuCounters::own() {
+        // SAFETY: a word of the row.
+        own.both(service, backend, |row| unsafe { (*row).new_flows += 1 });
+    }
 }
 
 const _: () = assert!(offset_of!(FlowCounters, forward_packets) == 0);
 const _: () = assert!(offset_of!(FlowCounters, forward_bytes) == 8);
 const _: () = assert!(offset_of!(FlowCounters, reverse_packets) == 16);
 const _: () = assert!(offset_of!(FlowCounters, reverse_bytes) == 24);
-
-/// The rows of a service and of a backend.
-#[inline(always)]
-fn both(service: u32, backend: u32, count: impl Fn(&mut FlowCounters)) {
-    if let Some(row) = COUNTERS_SERVICES.get_ptr_mut(service) {
-        // SAFETY: this CPU's own row.
-        count(unsafe { &mut *row });
-    }
-    if let Some(row) = COUNTERS_BACKENDS.get_ptr_mut(backend) {
-        // SAFETY: this CPU's own row.
-        count(unsafe { &mut *row });
-    }
-}
 
 /// What a CPU may do only so often; rows of `RATE_LIMITS`.
 #[derive(Clone, Copy)]

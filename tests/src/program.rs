@@ -5,12 +5,12 @@
 
 mod rows;
 
-use std::{net::Ipv4Addr, ops::AddAssign};
+use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, Map, PerCpuArray},
+    maps::{Array, Map},
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
@@ -18,11 +18,16 @@ use lb_common::{
     verdict::Verdict,
 };
 
+use lb_userspace::dataplane::{CounterRows, cpus};
+
 use crate::frames::{Frame, Mac};
 
 mod table;
 
 pub use table::Held;
+
+/// The map of the counters.
+const COUNTERS: &str = "COUNTERS";
 
 /// Slot of the interface that every frame comes from.
 pub const INGRESS: u8 = 1;
@@ -95,6 +100,7 @@ impl Program {
             .override_global("FLOW_MASK", &mask, true)
             .map_max_entries("FLOWS", buckets)
             .map_max_entries("FLOW_PAIRS", buckets / 2)
+            .map_max_entries(COUNTERS, cpus()?)
             .load(object)
             .context("loading the object")?;
         let control = Box::new(Row(Control::EMPTY));
@@ -206,7 +212,7 @@ impl Program {
     /// # Errors
     /// Those of the map.
     pub fn service_counters(&mut self, id: u32) -> Result<FlowCounters> {
-        self.counters("COUNTERS_SERVICES", id)
+        Ok(self.counters()?.service(id))
     }
 
     /// Counters of a backend over all CPUs.
@@ -214,20 +220,14 @@ impl Program {
     /// # Errors
     /// Those of the map.
     pub fn backend_counters(&mut self, id: u16) -> Result<FlowCounters> {
-        self.counters("COUNTERS_BACKENDS", id.into())
+        Ok(self.counters()?.backend(id.into()))
     }
 
-    fn counters(&mut self, map: &str, row: u32) -> Result<FlowCounters> {
-        let rows = PerCpuArray::<_, Row<FlowCounters>>::try_from(self.map(map)?)?;
-        let mut sum = FlowCounters::default();
-        for cpu in rows.get(&row, 0)?.iter() {
-            sum.forward_packets.add_assign(cpu.0.forward_packets);
-            sum.forward_bytes.add_assign(cpu.0.forward_bytes);
-            sum.reverse_packets.add_assign(cpu.0.reverse_packets);
-            sum.reverse_bytes.add_assign(cpu.0.reverse_bytes);
-            sum.new_flows.add_assign(cpu.0.new_flows);
-        }
-        Ok(sum)
+    fn counters(&mut self) -> Result<CounterRows> {
+        let Map::Array(map) = self.map(COUNTERS)? else {
+            bail!("{COUNTERS} is no array");
+        };
+        Ok(CounterRows::of(map)?)
     }
 
     /// The data plane, to be attached or called by another program.
@@ -243,13 +243,10 @@ impl Program {
     /// # Errors
     /// Those of the map.
     pub fn verdicts(&mut self) -> Result<Vec<(&'static str, u64)>> {
-        let rows = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_VERDICTS")?)?;
-        Verdict::all()
-            .map(|verdict| {
-                let total = rows.get(&verdict.index(), 0)?.iter().sum();
-                Ok((verdict.name(), total))
-            })
-            .collect()
+        let counts = self.counters()?.verdicts();
+        Ok(Verdict::all()
+            .map(|verdict| (verdict.name(), counts[verdict.index() as usize]))
+            .collect())
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Map> {

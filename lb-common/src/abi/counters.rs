@@ -1,6 +1,24 @@
-//! Rows of the per-CPU counters, and the events that programs send to the agent.
+//! What programs count, and the events that they send to the agent.
 
-/// Row of `COUNTERS_SERVICES` and `COUNTERS_BACKENDS`, one for each CPU. All grow only.
+use core::mem::offset_of;
+
+use super::{MAX_BACKENDS, MAX_SERVICES, MAX_TABLE_EVENTS, MAX_VERDICTS};
+
+/// Row of `COUNTERS`, one for each CPU, which alone writes it: all that it counts, so that one lookup serves a packet.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets by [`crate::verdict::Verdict::index`].
+    pub verdicts: [u64; MAX_VERDICTS as usize],
+    /// What happened to the flow table, by [`crate::table::Event`].
+    pub table: [u64; MAX_TABLE_EVENTS as usize],
+    /// By row of the services.
+    pub services: [FlowCounters; MAX_SERVICES as usize],
+    /// By row of the backends.
+    pub backends: [FlowCounters; MAX_BACKENDS as usize],
+}
+
+/// What is counted of a service or a backend. All grow only.
 ///
 /// Forward is client to backend. Bytes count whole frames as received, Ethernet header included.
 #[repr(C, align(8))]
@@ -51,6 +69,9 @@ pub struct NeighbourWanted {
 }
 
 const _: () = assert!(size_of::<FlowCounters>() == 64);
+// Each of its tables begins at a cache line.
+const _: () = assert!(offset_of!(Counters, table) == 512 && offset_of!(Counters, services) == 640);
+const _: () = assert!(size_of::<Counters>() == 640 + 64 * (MAX_SERVICES + MAX_BACKENDS) as usize);
 const _: () = assert!(size_of::<Cursor>() == 64);
 const _: () = assert!(size_of::<RateWindow>() == 8);
 const _: () = assert!(size_of::<NeighbourWanted>() == 8);

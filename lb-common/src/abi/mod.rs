@@ -15,18 +15,18 @@ pub use control::{
     BackendRow, ConfigRow, Control, InterfaceRow, Mode, Protocol, Scheduler, ServiceKey,
     ServiceRow, address_bytes, address_from_bytes,
 };
-pub use counters::{Cursor, FlowCounters, NeighbourWanted, RateWindow};
+pub use counters::{Counters, Cursor, FlowCounters, NeighbourWanted, RateWindow};
 pub use flow::{
     FlowBucket, FlowEntry, FlowKey, PAIR, PairRow, Recipe, WAYS, field, ingress_print, meta, pair,
 };
 pub use ids::{BackendId, InterfaceSlot, ServiceId};
 
 /// Changes with every change to the bytes of a pinned map; an agent refuses maps of another version.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
-/// Rows of `SERVICES`; row 0 is never used.
+/// Rows of services, a power of two; row 0 is never used.
 pub const MAX_SERVICES: u32 = 8_192;
-/// Rows of `BACKENDS`; row 0 is never used. Twice the 4,096 a configuration may hold, so that ids can rest before reuse.
+/// Rows of backends, a power of two; row 0 is never used. Twice the 4,096 a configuration may hold, so that ids can rest before reuse.
 pub const MAX_BACKENDS: u32 = 8_192;
 /// Rows of `INTERFACES`; row 0 is never used. Twice the 16 a configuration may hold.
 pub const MAX_INTERFACES: u32 = 32;
@@ -34,13 +34,13 @@ pub const MAX_INTERFACES: u32 = 32;
 pub const MAX_SLOTS: u32 = 1 << 20;
 /// 64-bit words of `FILTER`: the first half for addresses, the second for endpoints.
 pub const FILTER_WORDS: u32 = 1 << 11;
-/// Rows of `COUNTERS_VERDICTS`.
+/// Counters of verdicts, a power of two.
 pub const MAX_VERDICTS: u32 = 64;
 /// Rows of `RATE_LIMITS`: ICMP errors, events for the agent.
 pub const MAX_RATE_LIMITS: u32 = 2;
 /// What a CPU may send of each in a second.
 pub const RATE_LIMIT: u32 = 100;
-/// Rows of `COUNTERS_TABLE`.
+/// Counters of what happens to the flow table, a power of two.
 pub const MAX_TABLE_EVENTS: u32 = 16;
 /// Buckets of `OVERFLOW`, a power of two.
 pub const OVERFLOW_BUCKETS: u32 = 1 << 14;

@@ -47,7 +47,7 @@ pub const HALF_OPEN_PROTECTED_SECONDS: u64 = 3;
 /// Seconds of silence for which an answered UDP flow can't be evicted; at most 15.
 pub const ANSWERED_PROTECTED_SECONDS: u64 = 15;
 
-/// What happened to the table, as rows of `COUNTERS_TABLE` and labels of the metrics. Append-only.
+/// What happened to the table, as counters and labels of the metrics. Append-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Event {

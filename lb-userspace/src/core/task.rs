@@ -319,10 +319,7 @@ impl<H: Host> Core<H> {
                 ticks.tick().await;
                 let observer = Arc::clone(&observer);
                 let now = Instant::now().into_std();
-                let sampled = spawn_blocking(move || observer.sample(now)).await;
-                if let Ok(Err(error)) = sampled {
-                    tracing::debug!(%error, "counters can't be read");
-                }
+                spawn_blocking(move || observer.sample(now)).await.ok();
             }
         });
     }

@@ -239,33 +239,29 @@ impl Readings for Fake {
         }))
     }
 
-    fn services(&self, last: u32) -> io::Result<Vec<FlowCounters>> {
-        let state = self.state();
-        Ok((0..=last)
-            .map(|row| state.counters.0.get(&row).copied().unwrap_or_default())
-            .collect())
+    fn service(&self, row: u32) -> FlowCounters {
+        let counters = &self.state().counters;
+        counters.0.get(&row).copied().unwrap_or_default()
     }
 
-    fn backends(&self, last: u32) -> io::Result<Vec<FlowCounters>> {
-        let state = self.state();
-        Ok((0..=last)
-            .map(|row| state.counters.1.get(&row).copied().unwrap_or_default())
-            .collect())
+    fn backend(&self, row: u32) -> FlowCounters {
+        let counters = &self.state().counters;
+        counters.1.get(&row).copied().unwrap_or_default()
     }
 
-    fn verdicts(&self) -> io::Result<Vec<u64>> {
-        let state = self.state();
-        Ok((0..MAX_VERDICTS)
-            .map(|row| state.counters.2.get(&row).copied().unwrap_or_default())
-            .collect())
+    fn verdicts(&self) -> Vec<u64> {
+        let counters = &self.state().counters;
+        (0..MAX_VERDICTS)
+            .map(|row| counters.2.get(&row).copied().unwrap_or_default())
+            .collect()
     }
 
     fn flow_capacity(&self) -> u64 {
         4_096
     }
 
-    fn table_events(&self) -> io::Result<Vec<u64>> {
-        Ok(vec![0; MAX_TABLE_EVENTS as usize])
+    fn table_events(&self) -> Vec<u64> {
+        vec![0; MAX_TABLE_EVENTS as usize]
     }
 
     fn expire(&self, _: u32) -> io::Result<u64> {

@@ -4,12 +4,11 @@ use std::{fmt, path::Path};
 
 use aya::maps::{MapError, MapInfo, MapType};
 use lb_common::abi::{
-    Control, Cursor, FlowBucket, FlowCounters, MAX_BACKENDS, MAX_INTERFACES, MAX_RATE_LIMITS,
-    MAX_SERVICES, MAX_SLOTS, MAX_TABLE_EVENTS, MAX_VERDICTS, OVERFLOW_BUCKETS, PairRow, RateWindow,
-    ServiceKey, WAYS,
+    Control, Counters, Cursor, FlowBucket, MAX_INTERFACES, MAX_RATE_LIMITS, MAX_SERVICES,
+    MAX_SLOTS, OVERFLOW_BUCKETS, PairRow, RateWindow, ServiceKey, WAYS,
 };
 
-use super::control::CONTROL;
+use super::{control::CONTROL, counters::COUNTERS};
 
 /// `BPF_F_MMAPABLE`.
 const SHARED: u32 = 1 << 10;
@@ -33,7 +32,7 @@ pub(super) struct Shape {
     kind: MapType,
     key_size: u32,
     value_size: u32,
-    max_entries: u32,
+    pub(super) max_entries: u32,
     flags: u32,
 }
 
@@ -63,8 +62,8 @@ pub(super) fn buckets(flow_entries: u32) -> u32 {
     flow_entries.div_ceil(WAYS).max(2).next_power_of_two()
 }
 
-/// Every pinned map, where the flow table has so many entries.
-pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
+/// Every pinned map, where the flow table has so many entries and the machine so many CPUs.
+pub(super) fn shapes(flow_entries: u32, cpus: u32) -> Vec<Shape> {
     let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let array = |name, kind, value_size, max_entries, flags| Shape {
         name,
@@ -100,10 +99,7 @@ pub(super) fn shapes(flow_entries: u32) -> Vec<Shape> {
         shared(FLOW_PAIRS, size_of::<PairRow>(), buckets(flow_entries) / 2),
         shared(OVERFLOW, size_of::<FlowBucket>(), OVERFLOW_BUCKETS),
         own("OVERFLOW_PRINTS", size_of::<u32>(), OVERFLOW_BUCKETS),
-        per_cpu("COUNTERS_SERVICES", size_of::<FlowCounters>(), MAX_SERVICES),
-        per_cpu("COUNTERS_BACKENDS", size_of::<FlowCounters>(), MAX_BACKENDS),
-        per_cpu("COUNTERS_VERDICTS", size_of::<u64>(), MAX_VERDICTS),
-        per_cpu("COUNTERS_TABLE", size_of::<u64>(), MAX_TABLE_EVENTS),
+        shared(COUNTERS, size_of::<Counters>(), cpus),
         per_cpu("RATE_LIMITS", size_of::<RateWindow>(), MAX_RATE_LIMITS),
         array("DEVICES", MapType::DevMap, 8, MAX_INTERFACES, READ_ONLY),
         table("EVENTS", MapType::RingBuf, 0, 0, EVENTS),
@@ -143,7 +139,7 @@ mod tests {
     #[test]
     fn there_is_a_row_for_each_pair_of_buckets_whatever_the_number_of_entries() {
         for entries in [1_024, 1_000_000, 1_048_580, 16_777_216] {
-            let shapes = shapes(entries);
+            let shapes = shapes(entries, 2);
             let rows = |name| {
                 shapes
                     .iter()

@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, io, os::fd::AsFd};
 
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, xdp::DevMap};
+use aya::maps::{HashMap, Map, MapData, xdp::DevMap};
 use lb_common::abi::{
-    BackendId, BackendRow, FlowCounters, InterfaceSlot, ServiceId, ServiceKey,
+    BackendId, BackendRow, InterfaceSlot, ServiceId, ServiceKey,
     word::{BackendState, SlotRange, Way},
 };
 
 use super::{
     TableError,
     control::{CONTROL, ControlTables},
+    counters::{COUNTERS, CounterRows},
     io_error,
     pins::Pins,
     rows::{
@@ -23,8 +24,6 @@ use crate::plan::{Change, Tables};
 
 /// Bytes of a key of `SERVICE_KEYS`.
 type KeyBytes = [u8; size_of::<ServiceKey>()];
-/// A row of counters.
-type CounterWords = [u64; size_of::<FlowCounters>() / 8];
 
 /// The maps that the agent writes.
 pub(super) struct Maps {
@@ -33,8 +32,7 @@ pub(super) struct Maps {
     slots: SharedArray,
     devices: DevMap<MapData>,
     devices_fd: MapData,
-    service_counters: PerCpuArray<MapData, CounterWords>,
-    backend_counters: PerCpuArray<MapData, CounterWords>,
+    counters: CounterRows,
 }
 
 impl Maps {
@@ -49,8 +47,8 @@ impl Maps {
             devices: typed(pins, "DEVICES")?,
             devices_fd: MapData::from_pin(pins.map("DEVICES"))
                 .map_err(|error| ("DEVICES", io_error(&error)))?,
-            service_counters: typed(pins, "COUNTERS_SERVICES")?,
-            backend_counters: typed(pins, "COUNTERS_BACKENDS")?,
+            counters: CounterRows::pinned(&pins.map(COUNTERS))
+                .map_err(|cause| (COUNTERS, cause))?,
         })
     }
 
@@ -148,11 +146,9 @@ impl Maps {
                 "DEVICES",
                 syscall::delete(self.devices_fd.fd().as_fd(), u32::from(slot.get())),
             ),
-            Change::ClearBackendCounters(id) => clear(
-                &mut self.backend_counters,
-                "COUNTERS_BACKENDS",
-                u32::from(id.get()),
-            ),
+            Change::ClearBackendCounters(id) => {
+                store(COUNTERS, self.counters.clear_backend(id.get().into()))
+            }
             Change::Backend {
                 id,
                 address,
@@ -176,7 +172,7 @@ impl Maps {
                 )
             }
             Change::ClearServiceCounters(id) => {
-                clear(&mut self.service_counters, "COUNTERS_SERVICES", id.get())
+                store(COUNTERS, self.counters.clear_service(id.get()))
             }
             Change::Service { id, ref row } => store(
                 CONTROL,
@@ -246,28 +242,6 @@ fn rows<Id: Ord, Row, const WORDS: usize>(
     (1..array.rows())
         .filter_map(|number| Some((id(number)?, row(filled(number)?))))
         .collect()
-}
-
-/// Zeroes a row of counters that no program writes to.
-fn clear(
-    counters: &mut PerCpuArray<MapData, CounterWords>,
-    map: &'static str,
-    row: u32,
-) -> Result<(), TableError> {
-    let cpus = aya::util::nr_cpus().map_err(|(_, cause)| TableError {
-        map,
-        action: "clear",
-        cause,
-    })?;
-    let zeroes = PerCpuValues::try_from(vec![CounterWords::default(); cpus]);
-    let zeroes = zeroes.map_err(|cause| TableError {
-        map,
-        action: "clear",
-        cause,
-    })?;
-    counters
-        .set(row, zeroes, 0)
-        .map_err(|error| failed(map, "clear", &error))
 }
 
 fn key_bytes(key: &ServiceKey) -> KeyBytes {

@@ -7,6 +7,7 @@
 mod attach;
 mod clock;
 mod control;
+mod counters;
 mod detach;
 mod events;
 pub mod fake;
@@ -29,6 +30,7 @@ use lb_common::abi::FlowCounters;
 
 pub use attach::{AttachError, Attached, Target};
 pub use clock::ClockError;
+pub use counters::{CounterRows, cpus};
 pub use detach::{DetachError, detach};
 pub use events::Events;
 pub use kernel::Kernel;
@@ -124,29 +126,17 @@ pub trait Readings: Send + Sync + 'static {
     /// There is no such interface.
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>>;
 
-    /// Counters of the rows of `SERVICES` from 0 to `last`, over all CPUs.
-    ///
-    /// # Errors
-    /// The map can't be read.
-    fn services(&self, last: u32) -> io::Result<Vec<FlowCounters>>;
+    /// Counters of a row of services, over all CPUs.
+    fn service(&self, row: u32) -> FlowCounters;
 
-    /// Counters of the rows of `BACKENDS` from 0 to `last`, over all CPUs.
-    ///
-    /// # Errors
-    /// The map can't be read.
-    fn backends(&self, last: u32) -> io::Result<Vec<FlowCounters>>;
+    /// Counters of a row of backends, over all CPUs.
+    fn backend(&self, row: u32) -> FlowCounters;
 
     /// Packets by verdict, over all CPUs; see [`lb_common::verdict`].
-    ///
-    /// # Errors
-    /// The map can't be read.
-    fn verdicts(&self) -> io::Result<Vec<u64>>;
+    fn verdicts(&self) -> Vec<u64>;
 
     /// What happened to the flow table, over all CPUs; see [`lb_common::table::Event`].
-    ///
-    /// # Errors
-    /// The map can't be read.
-    fn table_events(&self) -> io::Result<Vec<u64>>;
+    fn table_events(&self) -> Vec<u64>;
 
     /// Entries that the flow table can hold.
     fn flow_capacity(&self) -> u64;

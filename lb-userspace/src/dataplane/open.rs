@@ -10,6 +10,7 @@ use lb_common::abi::{ConfigRow, LAYOUT_VERSION};
 use super::{
     ClockError, LoadError, Misfit, PinsError,
     control::{CONTROL, ControlTables},
+    counters::cpus,
     io_error,
     layout::{FLOWS, Shape, shapes},
     pins::Pins,
@@ -103,6 +104,9 @@ pub enum OpenError {
     /// No random number for the flow table's secret.
     #[error("the kernel gives no random number for the flow table's hash: {0}")]
     Random(io::Error),
+    /// The machine's CPUs, each of which has a row of counters.
+    #[error("can't find out how many CPUs there are: {0}")]
+    Cpus(io::Error),
     /// The kernel's clock.
     #[error(transparent)]
     Clock(#[from] ClockError),
@@ -118,7 +122,7 @@ pub(super) fn prepare(
         return Err(OpenError::Privilege(missing));
     }
     let pins = Pins::create(&place.pin_root, &place.instance)?;
-    let shapes = shapes(settings.flow_entries);
+    let shapes = shapes(settings.flow_entries, cpus().map_err(OpenError::Cpus)?);
     let in_force = survey(&pins, &shapes, place)?;
     Ok((pins, shapes, in_force))
 }
@@ -165,12 +169,12 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigR
             pins.unpin_maps()?;
             Ok(None)
         }
-        (_, Some(shape)) => Err(OpenError::Incomplete {
+        (LAYOUT_VERSION, None) => Ok(Some(config)),
+        (0 | LAYOUT_VERSION, Some(shape)) => Err(OpenError::Incomplete {
             map: shape.name,
             mend: mend(),
         }),
-        (LAYOUT_VERSION, None) => Ok(Some(config)),
-        (found, None) => Err(OpenError::Layout {
+        (found, _) => Err(OpenError::Layout {
             found,
             mend: mend(),
         }),

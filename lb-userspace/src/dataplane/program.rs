@@ -10,7 +10,7 @@ use lb_common::abi::command;
 
 use super::{
     control::{self, CONTROL},
-    layout::{FLOW_PAIRS, FLOWS, Shape, buckets},
+    layout::{Shape, buckets},
 };
 use crate::model::{DataPlane, DataPlaneLog};
 
@@ -86,12 +86,9 @@ impl Program {
         settings: DataPlane,
         flow_seed: u64,
     ) -> Result<Self, LoadError> {
-        let buckets = buckets(settings.flow_entries);
-        let mask = buckets - 1;
+        let mask = buckets(settings.flow_entries) - 1;
         let level = log_level(settings.log);
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries(FLOWS, buckets);
-        loader.map_max_entries(FLOW_PAIRS, buckets / 2);
         loader.override_global("FLOW_MASK", &mask, true);
         loader.override_global("FLOW_SEED", &flow_seed, true);
         loader.override_global(aya_log::LEVEL, &level, true);
@@ -101,6 +98,7 @@ impl Program {
                 name => name,
             };
             loader.map_pin_path(name, directory.join(shape.name));
+            loader.map_max_entries(name, shape.max_entries);
         }
         let control = control::in_force(directory).map_err(LoadError::Control)?;
         loader.override_global(control::SYMBOL, control.as_slice(), true);

@@ -6,37 +6,32 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use aya::maps::MapData;
 use lb_common::{
-    abi::{FlowCounters, FlowEntry, MAX_TABLE_EVENTS, MAX_VERDICTS, WAYS},
+    abi::{FlowCounters, FlowEntry, WAYS},
     flow::Clock,
     table::ANCIENT_TICKS,
 };
 
 use super::{
-    InForce, ProgramInForce, Readings, TableError, io_error,
+    InForce, ProgramInForce, Readings, TableError,
+    counters::{COUNTERS, CounterRows},
+    io_error,
     layout::{FLOWS, OVERFLOW},
     maps::Maps,
     program::Program,
     query,
     shared::SharedArray,
-    syscall::Batches,
 };
 use crate::{observe::flows::FlowCensus, plan::Tables};
 
 /// Words of an entry of the flow table.
 const ENTRY_WORDS: usize = size_of::<FlowEntry>() / size_of::<u64>();
-/// Rows of counters read at once; small, because each has a copy for every CPU.
-const ROWS_AT_ONCE: usize = 64;
 
 /// The maps that are only read, with descriptors of their own.
 pub(super) struct KernelReadings {
     flows: SharedArray,
     overflow: SharedArray,
-    services: MapData,
-    backends: MapData,
-    verdicts: MapData,
-    table_events: MapData,
+    counters: CounterRows,
     program: Arc<Mutex<Program>>,
     maps: Arc<Mutex<Maps>>,
 }
@@ -48,19 +43,14 @@ impl KernelReadings {
         program: Arc<Mutex<Program>>,
         maps: Arc<Mutex<Maps>>,
     ) -> Result<Self, (&'static str, io::Error)> {
-        let open = |name: &'static str| {
-            MapData::from_pin(directory.join(name)).map_err(|error| (name, io_error(&error)))
-        };
         let map = |name| {
             SharedArray::pinned_read_only(&directory.join(name)).map_err(|cause| (name, cause))
         };
         Ok(Self {
             flows: map(FLOWS)?,
             overflow: map(OVERFLOW)?,
-            services: open("COUNTERS_SERVICES")?,
-            backends: open("COUNTERS_BACKENDS")?,
-            verdicts: open("COUNTERS_VERDICTS")?,
-            table_events: open("COUNTERS_TABLE")?,
+            counters: CounterRows::pinned_read_only(&directory.join(COUNTERS))
+                .map_err(|cause| (COUNTERS, cause))?,
             program,
             maps,
         })
@@ -105,24 +95,24 @@ impl Readings for KernelReadings {
         query::in_force(ifindex)
     }
 
-    fn services(&self, last: u32) -> io::Result<Vec<FlowCounters>> {
-        counters(&self.services, last)
+    fn service(&self, row: u32) -> FlowCounters {
+        self.counters.service(row)
     }
 
-    fn backends(&self, last: u32) -> io::Result<Vec<FlowCounters>> {
-        counters(&self.backends, last)
+    fn backend(&self, row: u32) -> FlowCounters {
+        self.counters.backend(row)
     }
 
-    fn verdicts(&self) -> io::Result<Vec<u64>> {
-        sums(&self.verdicts, MAX_VERDICTS)
+    fn verdicts(&self) -> Vec<u64> {
+        self.counters.verdicts()
     }
 
     fn flow_capacity(&self) -> u64 {
         u64::from(self.flows.rows()) * u64::from(WAYS)
     }
 
-    fn table_events(&self) -> io::Result<Vec<u64>> {
-        sums(&self.table_events, MAX_TABLE_EVENTS)
+    fn table_events(&self) -> Vec<u64> {
+        self.counters.table()
     }
 
     fn census(&self, ticks_per_second: u32) -> io::Result<FlowCensus> {
@@ -162,71 +152,4 @@ impl Readings for KernelReadings {
             verified_instructions: info.verified_instruction_count().unwrap_or(0),
         })
     }
-}
-
-/// Calls `each` with the number of every row up to `last` and its copies, one a CPU.
-fn rows(
-    map: &MapData,
-    value_size: usize,
-    last: u32,
-    mut each: impl FnMut(usize, &[u8]),
-) -> io::Result<()> {
-    let mut batches = Batches::new(map, size_of::<u32>(), value_size, ROWS_AT_ONCE)?;
-    while let Some(entries) = batches.next()? {
-        for (key, copies) in entries {
-            let row = key.try_into().map_or(0, u32::from_ne_bytes);
-            if row > last {
-                return Ok(());
-            }
-            each(row as usize, copies);
-        }
-    }
-    Ok(())
-}
-
-/// One count for each row, over all CPUs.
-fn sums(map: &MapData, count: u32) -> io::Result<Vec<u64>> {
-    let mut counts = vec![0; count as usize];
-    rows(map, size_of::<u64>(), count - 1, |row, copies| {
-        if let Some(count) = counts.get_mut(row) {
-            *count = words(copies).fold(0, u64::wrapping_add);
-        }
-    })?;
-    Ok(counts)
-}
-
-fn counters(map: &MapData, last: u32) -> io::Result<Vec<FlowCounters>> {
-    const WORDS: usize = size_of::<FlowCounters>() / 8;
-    let mut all = vec![FlowCounters::default(); last as usize + 1];
-    rows(map, size_of::<FlowCounters>(), last, |row, copies| {
-        let mut sums = [0_u64; WORDS];
-        for (place, word) in words(copies).enumerate() {
-            sums[place % WORDS] = sums[place % WORDS].wrapping_add(word);
-        }
-        let [
-            forward_packets,
-            forward_bytes,
-            reverse_packets,
-            reverse_bytes,
-            new_flows,
-            reserved @ ..,
-        ] = sums;
-        if let Some(place) = all.get_mut(row) {
-            *place = FlowCounters {
-                forward_packets,
-                forward_bytes,
-                reverse_packets,
-                reverse_bytes,
-                new_flows,
-                reserved,
-            };
-        }
-    })?;
-    Ok(all)
-}
-
-fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    bytes
-        .chunks_exact(8)
-        .filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)))
 }

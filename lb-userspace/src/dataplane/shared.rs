@@ -33,7 +33,7 @@ impl SharedArray {
     /// # Errors
     /// The pin can't be opened, or is of another kind.
     pub(super) fn pinned(path: &Path) -> io::Result<Self> {
-        Self::map_with(path, true, MmapOptions::map_raw)
+        Self::map_with(&open(path)?, true, MmapOptions::map_raw)
     }
 
     /// Maps a pinned array for reading alone: no mistake of ours can change it.
@@ -41,15 +41,22 @@ impl SharedArray {
     /// # Errors
     /// As for [`SharedArray::pinned`].
     pub(super) fn pinned_read_only(path: &Path) -> io::Result<Self> {
-        Self::map_with(path, false, MmapOptions::map_raw_read_only)
+        Self::read_only(&open(path)?)
+    }
+
+    /// Maps an array for reading alone.
+    ///
+    /// # Errors
+    /// It is of another kind.
+    pub(super) fn read_only(array: &MapData) -> io::Result<Self> {
+        Self::map_with(array, false, MmapOptions::map_raw_read_only)
     }
 
     fn map_with(
-        path: &Path,
+        array: &MapData,
         writable: bool,
         map: impl FnOnce(&MmapOptions, RawFd) -> io::Result<MmapRaw>,
     ) -> io::Result<Self> {
-        let array = MapData::from_pin(path).map_err(|error| io_error(&error))?;
         let info = array.info().map_err(io::Error::other)?;
         // The kernel places values eight bytes apart or a multiple of it.
         let words_per_row = (info.value_size() as usize).div_ceil(size_of::<u64>());
@@ -94,6 +101,11 @@ impl SharedArray {
     /// Rows of the array.
     pub(super) fn rows(&self) -> u32 {
         self.rows
+    }
+
+    /// Bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.words_per_row * size_of::<u64>()
     }
 
     /// A word of a row; 0 where there is no such word.
@@ -146,4 +158,8 @@ impl SharedArray {
         let index = self.first + row as usize * self.words_per_row + word;
         within.then(|| self.memory.as_mut_ptr().cast::<u64>().wrapping_add(index))
     }
+}
+
+fn open(path: &Path) -> io::Result<MapData> {
+    MapData::from_pin(path).map_err(|error| io_error(&error))
 }

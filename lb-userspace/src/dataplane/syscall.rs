@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -18,7 +18,6 @@ mod number {
     pub(super) const OBJ_PIN: i32 = 6;
     pub(super) const OBJ_GET: i32 = 7;
     pub(super) const OBJ_GET_INFO_BY_FD: i32 = 15;
-    pub(super) const MAP_LOOKUP_BATCH: i32 = 24;
     pub(super) const LINK_CREATE: i32 = 28;
     pub(super) const LINK_UPDATE: i32 = 29;
     pub(super) const LINK_DETACH: i32 = 34;
@@ -205,132 +204,6 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     match unsafe { bpf(number::MAP_DELETE_ELEM, &mut attributes) } {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         done => done.map(drop),
-    }
-}
-
-/// Reads a map from its beginning to its end, many entries a system call.
-///
-/// Of a table that changes meanwhile it gives every entry that was there all the time, and may give others.
-pub(super) struct Batches<'a> {
-    map: BorrowedFd<'a>,
-    key_size: usize,
-    /// Bytes of a value as the kernel writes it, all CPUs together.
-    value_size: usize,
-    keys: Vec<u8>,
-    values: Vec<u8>,
-    /// Where the next batch begins.
-    position: Option<u32>,
-    finished: bool,
-}
-
-impl<'a> Batches<'a> {
-    /// Reads `map`, whose keys are of `key_size` bytes and values of `value_size`, `at_once` entries a call.
-    ///
-    /// # Errors
-    /// The sizes are not the map's.
-    pub(super) fn new(
-        map: &'a aya::maps::MapData,
-        key_size: usize,
-        value_size: usize,
-        at_once: usize,
-    ) -> io::Result<Self> {
-        use aya::maps::MapType;
-        let info = map.info().map_err(io::Error::other)?;
-        let copies = match info.map_type().map_err(io::Error::other)? {
-            MapType::PerCpuArray => aya::util::nr_cpus().map_err(|(_, error)| error)?,
-            MapType::Array | MapType::Hash | MapType::LruHash => 1,
-            other => {
-                return Err(io::Error::other(format!(
-                    "maps of type {other:?} are not read in batches"
-                )));
-            }
-        };
-        if info.key_size() as usize != key_size || info.value_size() as usize != value_size {
-            return Err(io::Error::other(format!(
-                "keys and values have {} and {} bytes instead of {key_size} and {value_size}",
-                info.key_size(),
-                info.value_size()
-            )));
-        }
-        // Only per-CPU values are padded.
-        let value_size = if copies == 1 {
-            value_size
-        } else {
-            value_size.next_multiple_of(8) * copies
-        };
-        Ok(Self {
-            map: map.fd().as_fd(),
-            key_size,
-            value_size,
-            keys: vec![0; key_size * at_once],
-            values: vec![0; value_size * at_once],
-            position: None,
-            finished: false,
-        })
-    }
-
-    /// The next entries: each key and its value; `None` at the end.
-    ///
-    /// # Errors
-    /// Those of bpf(2).
-    pub(super) fn next(&mut self) -> io::Result<Option<impl Iterator<Item = (&[u8], &[u8])>>> {
-        if self.finished {
-            return Ok(None);
-        }
-        let count = loop {
-            match self.fetch() {
-                // A bucket of a hash table holds more than fits.
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    self.keys.resize(self.keys.len() * 2, 0);
-                    self.values.resize(self.values.len() * 2, 0);
-                }
-                fetched => break fetched?,
-            }
-        };
-        let keys = self.keys.chunks_exact(self.key_size);
-        Ok(Some(
-            keys.zip(self.values.chunks_exact(self.value_size))
-                .take(count),
-        ))
-    }
-
-    fn fetch(&mut self) -> io::Result<usize> {
-        #[repr(C)]
-        struct Attributes {
-            in_batch: u64,
-            out_batch: u64,
-            keys: u64,
-            values: u64,
-            count: u32,
-            map: u32,
-            element_flags: u64,
-            flags: u64,
-        }
-        let (before, mut after) = (self.position.unwrap_or(0), 0_u32);
-        let mut attributes = Attributes {
-            in_batch: if self.position.is_some() {
-                address(&raw const before)
-            } else {
-                0
-            },
-            out_batch: address(&raw mut after),
-            keys: address(self.keys.as_mut_ptr()),
-            values: address(self.values.as_mut_ptr()),
-            count: length_of(self.keys.len() / self.key_size),
-            map: raw(self.map),
-            element_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: arrays and hash tables write at most `count` keys and values of the sizes that were checked against
-        // the map's, and a position of four bytes; all of it lives until after the command.
-        let done = unsafe { bpf(number::MAP_LOOKUP_BATCH, &mut attributes) };
-        match done {
-            Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.finished = true,
-            Err(error) => return Err(error),
-        }
-        self.position = Some(after);
-        Ok(attributes.count as usize)
     }
 }
 

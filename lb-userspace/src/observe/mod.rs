@@ -94,11 +94,8 @@ impl Observer {
     }
 
     /// Reads the counters for the rates, which are taken between two such readings; call it every second.
-    ///
-    /// # Errors
-    /// A map can't be read.
-    pub fn sample(&self, now: Instant) -> io::Result<()> {
-        self.count(now).map(drop)
+    pub fn sample(&self, now: Instant) {
+        self.count(now);
     }
 
     /// Has entries freed that will soon look young again; see [`Readings::expire`].
@@ -146,7 +143,7 @@ impl Observer {
 
     fn look(&self, known: &Known, now: Instant) -> io::Result<Seen> {
         let tables = self.readings.tables().map_err(io::Error::other)?;
-        let Counts { services, backends } = self.count(now)?;
+        let Counts { services, backends } = self.count(now);
         let present = known
             .interfaces
             .iter()
@@ -165,8 +162,8 @@ impl Observer {
                 .collect(),
             services,
             backends,
-            verdicts: self.readings.verdicts()?,
-            table_events: self.readings.table_events()?,
+            verdicts: self.readings.verdicts(),
+            table_events: self.readings.table_events(),
             flow_capacity: self.readings.flow_capacity(),
             census: self.census(now, CENSUS_AGE)?,
             program: Some(self.readings.program()?),
@@ -176,11 +173,16 @@ impl Observer {
     }
 
     /// Reads the counters of all rows up to the last in use, and the rates since the last time.
-    fn count(&self, now: Instant) -> io::Result<Counts> {
+    fn count(&self, now: Instant) -> Counts {
         let (last_service, last_backend) = self.readings.last_rows();
-        let services = numbered(self.readings.services(last_service)?, ServiceId::new);
-        let backends = self.readings.backends(last_backend)?;
-        let backends = numbered(backends, |row| BackendId::new(u16::try_from(row).ok()?));
+        let services = (0..=last_service)
+            .filter_map(|row| Some((ServiceId::new(row)?, self.readings.service(row))));
+        let services: BTreeMap<_, _> = services.collect();
+        let backends = (0..=last_backend).filter_map(|row| {
+            let id = BackendId::new(u16::try_from(row).ok()?)?;
+            Some((id, self.readings.backend(row)))
+        });
+        let backends: BTreeMap<_, _> = backends.collect();
         let mut memory = self.memory();
         memory.services.observe(now, totals(&services));
         memory.backends.observe(now, totals(&backends));
@@ -190,10 +192,10 @@ impl Observer {
         let backends = backends
             .into_iter()
             .map(|(id, counters)| (id, (counters, memory.backends.of(&id))));
-        Ok(Counts {
+        Counts {
             services: services.collect(),
             backends: backends.collect(),
-        })
+        }
     }
 
     /// A count of the flow table that began no longer ago than `age`, or than it was worth.
@@ -219,17 +221,6 @@ impl Observer {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Counters by id; row 0 has none.
-fn numbered<Id: Ord>(
-    counters: Vec<FlowCounters>,
-    id: impl Fn(u32) -> Option<Id>,
-) -> BTreeMap<Id, FlowCounters> {
-    (0..)
-        .zip(counters)
-        .filter_map(|(row, counters)| Some((id(row)?, counters)))
-        .collect()
 }
 
 /// What rates are taken of.

@@ -1,7 +1,7 @@
 //! The flow table of a [`Program`] as it lies in memory: entries with their places, ages, and what happened to it.
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, PerCpuArray};
+use aya::maps::Array;
 use lb_common::{
     abi::{FlowBucket, FlowEntry, FlowKey, PAIR, PairRow, Recipe, WAYS, field, pair},
     flow,
@@ -170,7 +170,6 @@ impl Program {
     /// # Errors
     /// Those of the map.
     pub fn events(&mut self, event: Event) -> Result<u64> {
-        let rows = PerCpuArray::<_, u64>::try_from(self.map("COUNTERS_TABLE")?)?;
-        Ok(rows.get(&(event as u32), 0)?.iter().sum())
+        Ok(self.counters()?.table()[event as usize])
     }
 }
