@@ -81,6 +81,12 @@ impl Config {
     }
 }
 
+/// How often the keys of services were changed.
+#[inline(always)]
+pub(crate) fn keys_version() -> u64 {
+    load!(CONTROL.0.get(), keys_version)
+}
+
 /// A row of the services.
 #[derive(Clone, Copy)]
 pub(crate) struct Service(*const ServiceRow);

@@ -33,6 +33,7 @@ mod stats;
 mod table;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
+use lb_common::verdict::Verdict;
 
 /// Every frame that an attached interface receives.
 #[xdp]
@@ -48,6 +49,12 @@ fn lb(context: XdpContext) -> u32 {
 #[inline(never)]
 fn slow_path(frame: &packet::Frame) -> u32 {
     let (Ok(verdict) | Err(verdict)) = pipeline::run(frame);
+    end(verdict)
+}
+
+/// [`forward::end`] for the verifier, which would walk it anew for every place that a verdict comes from.
+#[inline(never)]
+fn end(verdict: Verdict) -> u32 {
     forward::end(verdict)
 }
 

@@ -1,4 +1,4 @@
-//! The maps, by the names they are pinned under (`WORK` is not); the control tables are in [`crate::control`]. `lb_common::abi` says what their bytes mean and who writes them.
+//! The maps, by the names they are pinned under (`WORK` and `FOUND_SERVICES` are not); the control tables are in [`crate::control`]. `lb_common::abi` says what their bytes mean and who writes them.
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -18,8 +18,23 @@ use lb_common::{
 const SHARED: usize = BPF_F_MMAPABLE as usize;
 /// Keys of VIPs and services; each VIP has up to three marker keys beside its services.
 const SERVICE_KEYS_MAX: usize = 4 * MAX_SERVICES as usize;
+/// Logarithm of the number of services that a CPU remembers.
+pub(crate) const FOUND_SERVICES_BITS: u32 = 6;
 /// Bytes of the event ring.
 const EVENTS_BYTES: usize = 1 << 16;
+
+/// A service that this CPU found, or that there is none.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct FoundService {
+    /// Address, port and protocol of the packets, as in them.
+    pub(crate) endpoint: u64,
+    /// Of the keys that it was found by.
+    pub(crate) keys_version: u64,
+    /// Row of the service, or the one that none has.
+    pub(crate) service: u32,
+    pub(crate) padding: u32,
+}
 
 #[btf_map]
 pub(crate) static SERVICE_KEYS: HashMap<ServiceKey, u32, SERVICE_KEYS_MAX> = HashMap::new();
@@ -45,6 +60,9 @@ pub(crate) static RATE_LIMITS: PerCpuArray<RateWindow, { MAX_RATE_LIMITS as usiz
     PerCpuArray::new();
 #[btf_map]
 pub(crate) static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static FOUND_SERVICES: PerCpuArray<FoundService, { 1 << FOUND_SERVICES_BITS }> =
+    PerCpuArray::new();
 #[btf_map]
 pub(crate) static DEVICES: DevMap<{ MAX_INTERFACES as usize }> = DevMap::new();
 #[btf_map]

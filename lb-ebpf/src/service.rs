@@ -10,8 +10,8 @@ use lb_common::{
 use network_types::ip::IpProto;
 
 use crate::{
-    flow, forward, logging,
-    maps::{SERVICE_KEYS, WORK},
+    control, flow, forward, logging,
+    maps::{FOUND_SERVICES, FOUND_SERVICES_BITS, FoundService, SERVICE_KEYS, WORK},
     ours::Packet,
     packet::Frame,
     schedule::{self, Picked},
@@ -173,9 +173,33 @@ pub(crate) fn work() -> Option<&'static mut Work> {
 /// A row that no service has.
 const NO_SERVICE: u32 = 0;
 
-/// Row of the service that a packet is addressed to.
+/// Row of the service that a packet is addressed to: the one that this CPU found last time, as long as the keys are the same.
 #[inline(always)]
 fn find(key: &FlowKey) -> u32 {
+    let (address, port_and_protocol) = key.destination_endpoint();
+    let endpoint = u64::from(address) << 32 | u64::from(port_and_protocol);
+    // Loaded before the keys: one that changes meanwhile makes the answer void.
+    let keys_version = control::keys_version();
+    let place = endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - FOUND_SERVICES_BITS);
+    let Some(found) = FOUND_SERVICES.get_ptr_mut(place as u32) else {
+        return look_up(key);
+    };
+    // SAFETY: this CPU's own row.
+    let found = unsafe { &mut *found };
+    if found.endpoint != endpoint || found.keys_version != keys_version {
+        *found = FoundService {
+            endpoint,
+            keys_version,
+            service: look_up(key),
+            padding: 0,
+        };
+    }
+    found.service
+}
+
+/// Row of the service of a packet's destination, by the map.
+#[inline(always)]
+fn look_up(key: &FlowKey) -> u32 {
     let wanted = ServiceKey::new(
         mapped(key.destination_word()),
         key.destination_port().to_ne_bytes(),

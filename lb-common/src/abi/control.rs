@@ -21,6 +21,8 @@ pub struct Control {
     pub backends: [BackendRow; MAX_BACKENDS as usize],
     /// `SERVICES`; row 0 is never used.
     pub services: [ServiceRow; MAX_SERVICES as usize],
+    /// How often `SERVICE_KEYS` was changed, counted after each change: what a CPU remembers of an earlier state is void.
+    pub keys_version: u64,
 }
 
 impl Control {
@@ -216,7 +218,7 @@ pub struct InterfaceRow {
     pub reserved: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Control>() == 803_904);
+const _: () = assert!(size_of::<Control>() == 803_968);
 const _: () = assert!(size_of::<ConfigRow>() == 64);
 const _: () = assert!(size_of::<ServiceKey>() == 20);
 const _: () = assert!(size_of::<ServiceRow>() == 64);

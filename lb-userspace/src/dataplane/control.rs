@@ -49,6 +49,7 @@ pub(super) struct ControlTables {
     pub(super) filter: SharedArray,
     pub(super) backends: SharedArray,
     pub(super) services: SharedArray,
+    keys_version: SharedArray,
 }
 
 impl ControlTables {
@@ -75,7 +76,17 @@ impl ControlTables {
                 MAX_SERVICES,
                 size_of::<ServiceRow>(),
             )?,
+            keys_version: map.table(offset_of!(Control, keys_version), 1, size_of::<u64>())?,
         })
+    }
+
+    /// Notes that a key of a service has changed, so that no CPU goes by what it found before.
+    ///
+    /// # Errors
+    /// The mapping is for reading alone.
+    pub(super) fn note_key_change(&self) -> io::Result<()> {
+        let version = self.keys_version.load(0, 0);
+        self.keys_version.store(0, 0, version.wrapping_add(1))
     }
 
     /// What may change while the program runs.

@@ -184,15 +184,16 @@ impl Maps {
                 let services = &self.control.services;
                 store(CONTROL, services.store(id.get(), 0, range.pack()))
             }
-            Change::Key { key, value } => self
-                .keys
-                .insert(key_bytes(&key), value, 0)
-                .map_err(|error| failed("SERVICE_KEYS", "write", &error)),
+            Change::Key { key, value } => {
+                let inserted = self.keys.insert(key_bytes(&key), value, 0);
+                inserted.map_err(|error| failed("SERVICE_KEYS", "write", &error))?;
+                store(CONTROL, self.control.note_key_change())
+            }
             Change::RemoveKey(ref key) => match self.keys.remove(&key_bytes(key)) {
                 Err(error) if io_error(&error).kind() != io::ErrorKind::NotFound => {
                     Err(failed("SERVICE_KEYS", "write", &error))
                 }
-                _ => Ok(()),
+                _ => store(CONTROL, self.control.note_key_change()),
             },
         }
     }

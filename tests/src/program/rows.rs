@@ -149,7 +149,19 @@ impl Program {
                 0,
             )?;
         }
-        Ok(())
+        self.write_control(|control| control.keys_version += 1)
+    }
+
+    /// Takes the key of a service away, so that new flows find none.
+    ///
+    /// # Errors
+    /// Those of the maps.
+    pub fn remove_key(&mut self, address: SocketAddrV4, protocol: Protocol) -> Result<()> {
+        let vip = address_bytes((*address.ip()).into());
+        let key = ServiceKey::new(vip, address.port().to_be_bytes(), protocol as u8);
+        let mut keys = HashMap::<_, Row<ServiceKey>, u32>::try_from(self.map("SERVICE_KEYS")?)?;
+        keys.remove(&Row(key))?;
+        self.write_control(|control| control.keys_version += 1)
     }
 
     /// Adds an address and its port to the filter.

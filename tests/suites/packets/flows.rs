@@ -1,6 +1,9 @@
 //! What becomes of a flow over several packets: rotation, states, collisions, backends that come and go.
 
-use lb_common::{abi::word::BackendState, flow::State};
+use lb_common::{
+    abi::{Protocol, word::BackendState},
+    flow::State,
+};
 use lb_tests::{
     frames::{Frame, Mac, TcpFlags},
     program::{Program, TICKS_PER_SECOND},
@@ -70,6 +73,20 @@ fn connections_rotate_and_packets_of_one_stay_together() {
     assert_eq!(counters.forward_bytes, 24 * 54);
     assert_eq!(program.backend_counters(1).unwrap().new_flows, 3);
     assert_eq!(program.backend_counters(2).unwrap().forward_packets, 12);
+}
+
+#[test]
+fn a_service_is_forgotten_with_its_key_and_its_flows_go_on() {
+    let mut program = world();
+    let old = syn(CLIENT, WEB);
+    let fate = Fate::Leaves(to_backend(&old, 1, BACKEND_1));
+    expect(&mut program, "before", &old, &fate);
+    program
+        .remove_key(WEB.parse().unwrap(), Protocol::Tcp)
+        .unwrap();
+    let new = syn("198.51.100.7:41000", WEB);
+    expect(&mut program, "without its key", &new, &Fate::Passes);
+    expect(&mut program, "of a flow from before", &old, &fate);
 }
 
 #[test]
