@@ -26,9 +26,6 @@ mod table;
 
 pub use table::Held;
 
-/// The map of the counters.
-const COUNTERS: &str = "COUNTERS";
-
 /// Slot of the interface that every frame comes from.
 pub const INGRESS: u8 = 1;
 /// Slot of another interface.
@@ -45,8 +42,11 @@ pub const TICKS_PER_SECOND: u32 = 250;
 /// The program, loaded, with its maps.
 pub struct Program {
     object: Ebpf,
-    /// What the map of the control tables holds.
+    /// What the map of the control tables holds, or will: see [`Program::together`].
     control: Box<Row<Control>>,
+    /// Whether the map is written later.
+    deferred: bool,
+    counters: CounterRows,
 }
 
 /// What a run gave.
@@ -95,16 +95,25 @@ impl Program {
     pub fn load_with_flow_entries(object: &[u8], entries: u32) -> Result<Self> {
         let buckets = entries / WAYS;
         let mask = buckets - 1;
-        let object = EbpfLoader::new()
+        let mut object = EbpfLoader::new()
             .override_global("AYA_LOG_LEVEL", &0u8, true)
             .override_global("FLOW_MASK", &mask, true)
             .map_max_entries("FLOWS", buckets)
             .map_max_entries("FLOW_PAIRS", buckets / 2)
-            .map_max_entries(COUNTERS, cpus()?)
+            .map_max_entries("COUNTERS", cpus()?)
             .load(object)
             .context("loading the object")?;
         let control = Box::new(Row(Control::EMPTY));
-        let mut program = Self { object, control };
+        let counters = match object.map_mut("COUNTERS") {
+            Some(Map::Array(map)) => CounterRows::of(map)?,
+            _ => bail!("no array COUNTERS in the object"),
+        };
+        let mut program = Self {
+            object,
+            control,
+            deferred: false,
+            counters,
+        };
         for name in ["lb", "maintenance"] {
             program
                 .xdp(name)?
@@ -132,14 +141,14 @@ impl Program {
     /// # Errors
     /// Those of the kernel's test run.
     pub fn run_bytes(&mut self, frame: &[u8]) -> Result<Outcome> {
-        let before = self.verdicts()?;
+        let before = self.verdicts();
         let mut out = vec![0; frame.len() + 256];
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
         let result = self.xdp("lb")?.test_run(options).context("test run")?;
         out.truncate(result.data_size_out as usize);
-        let after = self.verdicts()?;
+        let after = self.verdicts();
         let counted = before
             .into_iter()
             .zip(after)
@@ -208,26 +217,15 @@ impl Program {
     }
 
     /// Counters of a service over all CPUs.
-    ///
-    /// # Errors
-    /// Those of the map.
-    pub fn service_counters(&mut self, id: u32) -> Result<FlowCounters> {
-        Ok(self.counters()?.service(id))
+    #[must_use]
+    pub fn service_counters(&self, id: u32) -> FlowCounters {
+        self.counters.service(id)
     }
 
     /// Counters of a backend over all CPUs.
-    ///
-    /// # Errors
-    /// Those of the map.
-    pub fn backend_counters(&mut self, id: u16) -> Result<FlowCounters> {
-        Ok(self.counters()?.backend(id.into()))
-    }
-
-    fn counters(&mut self) -> Result<CounterRows> {
-        let Map::Array(map) = self.map(COUNTERS)? else {
-            bail!("{COUNTERS} is no array");
-        };
-        Ok(CounterRows::of(map)?)
+    #[must_use]
+    pub fn backend_counters(&self, id: u16) -> FlowCounters {
+        self.counters.backend(id.into())
     }
 
     /// The data plane, to be attached or called by another program.
@@ -239,14 +237,12 @@ impl Program {
     }
 
     /// Packets counted so far by the name of their verdict, over all CPUs.
-    ///
-    /// # Errors
-    /// Those of the map.
-    pub fn verdicts(&mut self) -> Result<Vec<(&'static str, u64)>> {
-        let counts = self.counters()?.verdicts();
-        Ok(Verdict::all()
+    #[must_use]
+    pub fn verdicts(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.counters.verdicts();
+        Verdict::all()
             .map(|verdict| (verdict.name(), counts[verdict.index() as usize]))
-            .collect())
+            .collect()
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Map> {

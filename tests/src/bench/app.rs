@@ -61,7 +61,7 @@ impl Effort {
     };
     /// To see whether something has moved.
     pub const QUICK: Self = Self {
-        rounds: 3,
+        rounds: 2,
         span: Duration::from_millis(350),
         patience: Duration::from_secs(5),
     };

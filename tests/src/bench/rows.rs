@@ -85,7 +85,9 @@ pub(super) fn is_of_the_machine(name: &str) -> bool {
 
 /// All rows.
 pub(super) fn rows() -> Vec<Row> {
-    let mut rows = vec![calibration()];
+    let mut rows = vec![lookups(CALIBRATION.to_owned(), LOOKUP_KEYS)];
+    let many = KNOWN.into_iter().filter(|(flows, ..)| *flows > LOOKUP_KEYS);
+    rows.extend(many.map(|(flows, number, ..)| lookups(format!("{CALIBRATION}/{number}"), flows)));
     rows.extend(KNOWN.map(|(flows, number, ..)| lines(flows, number)));
     for (protocol, transport) in PROTOCOLS {
         for (path, step) in [
@@ -161,12 +163,14 @@ fn flood() -> Row {
     }
 }
 
-fn calibration() -> Row {
+/// What a hit in an LRU hash of 1 Mi entries costs, of which so many are asked for: with many keys, the memory of the machine too, which an
+/// LRU hash has to wait for more often than the flow table.
+fn lookups(name: String, keys: u32) -> Row {
     Row {
-        name: CALIBRATION.to_owned(),
+        name,
         target_ns: None,
         scene: Scene::Lookup,
-        plan: plan(Step::Confirm.kind(Protocol::Tcp)).at_random(LOOKUP_KEYS),
+        plan: plan(Step::Confirm.kind(Protocol::Tcp)).at_random(keys),
         path: Path::Found,
     }
 }

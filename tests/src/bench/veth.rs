@@ -239,9 +239,9 @@ fn balancer_rate(
     plan: &mut Plan,
     frames: u32,
 ) -> Result<(f64, u64)> {
-    let before = watch(scene.carrier.program()?, PROTOCOL)?;
+    let before = watch(scene.carrier.program()?, PROTOCOL);
     let rate = rate(scene, plan, frames, backend_port(PROTOCOL))?;
-    let seen = before.seen(scene.carrier.program()?)?;
+    let seen = before.seen(scene.carrier.program()?);
     for (verdict, packets) in seen.verdicts {
         *verdicts.entry(verdict.to_owned()).or_default() += packets;
     }

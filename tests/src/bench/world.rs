@@ -102,11 +102,11 @@ impl World {
         plan: &mut Plan,
         packets: u64,
     ) -> Result<(Run, Seen)> {
-        let watch = watch(&mut self.program, protocol)?;
+        let watch = watch(&self.program, protocol);
         let run = replay
             .run(&self.entry, plan, packets)
             .context("running `lb`")?;
-        Ok((run, watch.seen(&mut self.program)?))
+        Ok((run, watch.seen(&self.program)))
     }
 }
 
@@ -118,32 +118,26 @@ pub(super) struct Watch {
 }
 
 /// Notes what a program has counted for a service, and by verdict.
-///
-/// # Errors
-/// Those of the maps.
-pub(super) fn watch(program: &mut Program, protocol: Protocol) -> Result<Watch> {
-    Ok(Watch {
+pub(super) fn watch(program: &Program, protocol: Protocol) -> Watch {
+    Watch {
         protocol,
-        counters: program.service_counters(service(protocol))?,
-        verdicts: program.verdicts()?,
-    })
+        counters: program.service_counters(service(protocol)),
+        verdicts: program.verdicts(),
+    }
 }
 
 impl Watch {
     /// What it has counted since.
-    ///
-    /// # Errors
-    /// Those of the maps.
-    pub(super) fn seen(self, program: &mut Program) -> Result<Seen> {
-        let counters = program.service_counters(service(self.protocol))?;
-        let verdicts = self.verdicts.into_iter().zip(program.verdicts()?);
-        Ok(Seen {
+    pub(super) fn seen(self, program: &Program) -> Seen {
+        let counters = program.service_counters(service(self.protocol));
+        let verdicts = self.verdicts.into_iter().zip(program.verdicts());
+        Seen {
             counters: grown(&self.counters, &counters),
             verdicts: verdicts
                 .map(|((name, before), (_, after))| (name, after - before))
                 .filter(|(_, packets)| *packets > 0)
                 .collect(),
-        })
+        }
     }
 }
 

@@ -185,11 +185,25 @@ impl Program {
         Ok(devices.set(slot.into(), ifindex, None, 0)?)
     }
 
+    /// Makes changes whose control tables are written once, at the end: they are nearly a megabyte.
+    ///
+    /// # Errors
+    /// Those of the changes, or of the map.
+    pub fn together(&mut self, changes: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        self.deferred = true;
+        let made = changes(self);
+        self.deferred = false;
+        made.and(self.write_control(|_| ()))
+    }
+
     fn write_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<()> {
         change(&mut self.control.0);
+        if self.deferred {
+            return Ok(());
+        }
         let map = self.object.map_mut(CONTROL).context("no control tables")?;
         let mut tables = Array::<_, Row<Control>>::try_from(map)?;
-        Ok(tables.set(0, *self.control, 0)?)
+        Ok(tables.set(0, &self.control as &Row<Control>, 0)?)
     }
 
     fn set<T: Copy + 'static>(&mut self, map: &str, row: u32, value: T) -> Result<()> {

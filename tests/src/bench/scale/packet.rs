@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::super::cpu;
 use super::super::replay::Replay;
 use super::super::report::{Found, Row, Run, Unit};
-use super::terrain::{Cost, Size, Terrain};
+use super::terrain::{Cost, PORTS, Size, Terrain};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -144,11 +144,14 @@ impl Axis {
     fn measure(&self, object: &[u8], effort: Effort) -> Result<[Costs; 2]> {
         let mut replay = Replay::load()?;
         let mut terrains = Vec::new();
+        // Each run goes to one, and the next run to the next.
+        let ports = effort.runs.min(PORTS) as u64;
         for (_, size) in &self.sizes {
-            terrains.push(Terrain::new(object, *size)?.with_known_flows(&mut replay)?);
+            let terrain = Terrain::new(object, *size)?;
+            terrains.push(terrain.with_known_flows(&mut replay, ports)?);
         }
         let mut costs = [Vec::new(), Vec::new()];
-        for (run, port) in (0..effort.runs).zip((0..16).cycle()) {
+        for (run, port) in (0..effort.runs).zip((0..ports).cycle()) {
             let mut order: Vec<usize> = (0..terrains.len()).collect();
             if run % 2 == 1 {
                 order.reverse();

@@ -3,8 +3,6 @@
 //! The programs that make packets vary the last byte of an address. Where there are more than 256 services or backends,
 //! ports tell them apart: of backends by the number of the flow; of services by the run, so that packets go to 256 of
 //! them at a time, one port after the other. Every terrain has equally many flows, and packets of equally many in a run.
-//!
-//! Each call of `BPF_PROG_TEST_RUN` waits for two grace periods of RCU, some 50 ms: a run has as few as it can.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -23,8 +21,8 @@ use crate::program::{INGRESS, Program};
 
 /// Flows whose packets are timed in a run, on every terrain the same.
 const FLOWS: u32 = 4_096;
-/// Ports of services, and so many times [`FLOWS`] are there.
-const PORTS: u64 = 16;
+/// Ports of services, at most.
+pub(super) const PORTS: usize = 16;
 /// Services and backends that addresses alone tell apart.
 const ADDRESSES: u16 = 256;
 const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 0);
@@ -79,19 +77,22 @@ impl Terrain {
     /// What the kernel says of the program or the maps.
     pub(super) fn new(object: &[u8], size: Size) -> Result<Self> {
         let mut program = Program::load_with_flow_entries(object, size.entries)?;
-        for number in 0..size.backends {
-            let [.., last] = backend(number).ip().octets();
-            let hop = (Mac([2, 0, 0, 0, 1, last]), INGRESS);
-            program.set_backend(number + 1, backend(number), Some(hop))?;
-        }
-        for number in 0..size.services {
-            program.set_service(
-                u32::from(number) + 1,
-                service(number),
-                Protocol::Tcp,
-                &slots(size, number),
-            )?;
-        }
+        program.together(|program| {
+            for number in 0..size.backends {
+                let [.., last] = backend(number).ip().octets();
+                let hop = (Mac([2, 0, 0, 0, 1, last]), INGRESS);
+                program.set_backend(number + 1, backend(number), Some(hop))?;
+            }
+            for number in 0..size.services {
+                program.set_service(
+                    u32::from(number) + 1,
+                    service(number),
+                    Protocol::Tcp,
+                    &slots(size, number),
+                )?;
+            }
+            Ok(())
+        })?;
         let entry = program.data_plane()?.fd()?.try_clone()?;
         let terrain = Self {
             program,
@@ -104,22 +105,22 @@ impl Terrain {
         Ok(terrain)
     }
 
-    /// Makes the flows that [`Terrain::hit`] has packets of, more that are only opened, and [`Size::others`], by packets
-    /// through the program.
+    /// Makes the flows that [`Terrain::hit`] has packets of at so many ports, on other terrains as many that are only opened,
+    /// and [`Size::others`], by packets through the program.
     ///
     /// # Errors
     /// Packets that went elsewhere.
-    pub(super) fn with_known_flows(mut self, replay: &mut Replay) -> Result<Self> {
+    pub(super) fn with_known_flows(mut self, replay: &mut Replay, ports: u64) -> Result<Self> {
         let flows = u64::from(FLOWS);
         if self.size.services > ADDRESSES {
-            for port in 0..PORTS {
+            for port in 0..ports {
                 self.establish(replay, port, 0..flows)?;
             }
         } else {
             self.establish(replay, 0, 0..flows)?;
-            self.run(replay, Step::Open, 0, flows..flows * PORTS)?;
+            self.run(replay, Step::Open, 0, flows..flows * ports)?;
         }
-        self.next = flows * PORTS;
+        self.next = flows * ports;
         let end = self.next + self.size.others;
         while self.next < end {
             // Soon answered: a half-open flow that is seconds old may be evicted.
@@ -188,11 +189,11 @@ impl Terrain {
         let of_services: Vec<_> = (0..services)
             .filter(visited)
             .map(|number| self.program.service_counters(u32::from(number) + 1))
-            .collect::<Result<_>>()?;
+            .collect();
         let of_backends: Vec<_> = (0..backends)
             .filter(visited)
             .map(|number| self.program.backend_counters(number + 1))
-            .collect::<Result<_>>()?;
+            .collect();
         for (what, counters) in [("service", of_services), ("backend", of_backends)] {
             let packets = |counters: &FlowCounters| counters.forward_packets;
             let all: u64 = counters.iter().map(packets).sum();
@@ -256,7 +257,7 @@ impl Terrain {
         ensure!(
             astray <= packets / homeless,
             "{astray} of {packets} packets went elsewhere: {:?}",
-            self.program.verdicts()?
+            self.program.verdicts()
         );
         Ok(())
     }
@@ -307,7 +308,7 @@ impl Terrain {
     fn made(&mut self) -> Result<u64> {
         let services = 1..=u32::from(self.size.services);
         services
-            .map(|row| Ok(self.program.service_counters(row)?.new_flows))
+            .map(|row| Ok(self.program.service_counters(row).new_flows))
             .sum()
     }
 }
