@@ -52,7 +52,8 @@ fn slow_path(frame: &packet::Frame) -> u32 {
     end(verdict)
 }
 
-/// [`forward::end`] for the verifier, which would walk it anew for every place that a verdict comes from.
+/// [`forward::end`], which the verifier (6.18) would walk anew for every place that a verdict comes from: 164,920 instructions with the
+/// debug log instead of 152,093.
 #[inline(never)]
 fn end(verdict: Verdict) -> u32 {
     forward::end(verdict)

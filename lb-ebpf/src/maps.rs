@@ -52,7 +52,7 @@ pub(crate) static FLOW_PAIRS: Array<PairRow, { (DEFAULT_FLOW_ENTRIES / PAIR) as 
 pub(crate) static OVERFLOW: Array<FlowBucket, { OVERFLOW_BUCKETS as usize }, SHARED> = Array::new();
 #[btf_map]
 pub(crate) static OVERFLOW_PRINTS: Array<u32, { OVERFLOW_BUCKETS as usize }> = Array::new();
-/// A row a CPU; the default is for a machine of one.
+/// A row a CPU, of which the loader knows the number.
 #[btf_map]
 pub(crate) static COUNTERS: Array<Counters, 1, SHARED> = Array::new();
 #[btf_map]

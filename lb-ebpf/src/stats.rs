@@ -4,7 +4,7 @@ use core::{arch::asm, mem::offset_of};
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use lb_common::{
-    abi::{Counters, FlowCounters, RATE_LIMIT, Recipe},
+    abi::{Counters, FlowCounters, MAX_TABLE_EVENTS, RATE_LIMIT, Recipe},
     table::Event,
     verdict::Verdict,
 };
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct CpuCounters(*mut Counters);
 
 impl CpuCounters {
-    /// The row; a machine that has grown CPUs since the map was made has none for them.
+    /// The row; none where whoever loads the program made a map with too few.
     #[inline(always)]
     pub(crate) fn own() -> Option<Self> {
         // SAFETY: the helper takes nothing.
@@ -81,6 +81,8 @@ pub(crate) fn count_event(event: Option<Event>) {
         unsafe { *at(&raw mut (*own.0).table, event as u32) += 1 };
     }
 }
+
+const _: () = assert!(Event::ALL.len() <= MAX_TABLE_EVENTS as usize);
 
 /// Counts a flow made.
 #[inline(always)]

@@ -217,10 +217,10 @@ impl Track {
     }
 
     /// Flows that the data plane made, of all services.
-    fn made(&mut self) -> Result<u64> {
+    fn made(&self) -> Result<u64> {
         let ids = 1..=u32::try_from(FLOWS)?;
-        let rows = ids.map(|id| Ok(self.program.service_counters(id).new_flows));
-        rows.sum()
+        let rows = ids.map(|id| self.program.service_counters(id).new_flows);
+        Ok(rows.sum())
     }
 
     fn report(&mut self, race: Race, made: u64) -> Result<Report> {

@@ -134,6 +134,13 @@ fn a_service_comes_and_goes_beside_another() -> Result<()> {
         error.contains("refused"),
         "a packet to no service is the host's to answer: {error}"
     );
+    // The CPUs know by now that there is no such service.
+    web.agent.reload(&two)?;
+    assert_eq!(
+        http::tally(&second.sequence(4)?),
+        [("web1".to_owned(), 4)].into(),
+        "the service that came back"
+    );
     unharmed(load, sessions)
 }
 

@@ -66,7 +66,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Every event, in the order of their rows.
+    /// Every event, in the order of their counters.
     pub const ALL: [Self; 6] = [
         Self::EvictedOver,
         Self::EvictedUnanswered,

@@ -22,6 +22,10 @@ use crate::frame::Frame;
 #[btf_map]
 static CALIBRATION: LruHashMap<[u32; 4], u64, 1> = LruHashMap::new();
 
+/// The same, with many keys in it.
+#[btf_map]
+static CALIBRATION_OF_MANY: LruHashMap<[u32; 4], u64, 1> = LruHashMap::new();
+
 /// Cache lines; like the table above, large in the bench alone.
 #[btf_map]
 static LINES: Array<[u64; 8], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -55,7 +59,18 @@ fn line_read(context: XdpContext) -> u32 {
 /// `XDP_TX` for a packet whose key is there, otherwise `XDP_PASS`.
 #[xdp]
 fn lru_lookup(context: XdpContext) -> u32 {
-    let Some(frame) = Frame::of(&context) else {
+    look_up(&context, &CALIBRATION)
+}
+
+/// The same in the table with many keys.
+#[xdp]
+fn lru_lookup_of_many(context: XdpContext) -> u32 {
+    look_up(&context, &CALIBRATION_OF_MANY)
+}
+
+#[inline(always)]
+fn look_up(context: &XdpContext, table: &LruHashMap<[u32; 4], u64, 1>) -> u32 {
+    let Some(frame) = Frame::of(context) else {
         return XDP_PASS;
     };
     let key = [
@@ -64,7 +79,7 @@ fn lru_lookup(context: XdpContext) -> u32 {
         frame.get::<u32, 34>(),
         frame.get::<u32, 38>(),
     ];
-    match CALIBRATION.get_ptr(key) {
+    match table.get_ptr(key) {
         Some(_) => XDP_TX,
         None => XDP_PASS,
     }

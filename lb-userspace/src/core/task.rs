@@ -319,7 +319,9 @@ impl<H: Host> Core<H> {
                 ticks.tick().await;
                 let observer = Arc::clone(&observer);
                 let now = Instant::now().into_std();
-                spawn_blocking(move || observer.sample(now)).await.ok();
+                if let Err(error) = spawn_blocking(move || observer.sample(now)).await {
+                    tracing::error!(%error, "counters are not read");
+                }
             }
         });
     }

@@ -41,6 +41,17 @@ pub(super) fn in_force(directory: &Path) -> io::Result<Vec<u8>> {
     Ok(words.flat_map(u64::to_ne_bytes).collect())
 }
 
+/// The configuration in the mapped map, of whatever version: it is always the first of the tables, and begins with the version.
+///
+/// # Errors
+/// The map is too small.
+pub(super) fn config_of(map: &SharedArray) -> io::Result<ConfigRow> {
+    let config = map.table(offset_of!(Control, config), 1, size_of::<ConfigRow>())?;
+    Ok(config_row(config.row::<CONFIG_WORDS>(0)))
+}
+
+const _: () = assert!(offset_of!(Control, config) == 0);
+
 /// The tables within the mapped memory.
 #[derive(Debug)]
 pub(super) struct ControlTables {

@@ -15,6 +15,8 @@ pub(super) const COUNTERS: &str = "COUNTERS";
 const WORD: usize = size_of::<u64>();
 /// Words of a row of services or backends.
 const WORDS: usize = size_of::<FlowCounters>() / WORD;
+/// Those of them that are in use.
+const COUNTED: usize = offset_of!(FlowCounters, reserved) / WORD;
 
 /// Rows that the map must have: one for each number that a CPU of this machine may ever get.
 ///
@@ -23,7 +25,8 @@ const WORDS: usize = size_of::<FlowCounters>() / WORD;
 pub fn cpus() -> io::Result<u32> {
     /// See Documentation/admin-guide/cputopology.rst of the kernel.
     const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
-    let list = fs::read_to_string(POSSIBLE)?;
+    let list = fs::read_to_string(POSSIBLE)
+        .map_err(|error| io::Error::new(error.kind(), format!("{POSSIBLE}: {error}")))?;
     last(&list)
         .and_then(|last| last.checked_add(1))
         .ok_or_else(|| io::Error::other(format!("{POSSIBLE} holds no CPU: {list:?}")))
@@ -129,21 +132,27 @@ impl CounterRows {
     }
 
     fn flows(&self, first: usize) -> FlowCounters {
+        let mut sums = [0_u64; COUNTED];
+        // A CPU's row is a megabyte: a line of it is read once.
+        for cpu in 0..self.0.rows() {
+            for (word, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.wrapping_add(self.0.load(cpu, first + word));
+            }
+        }
         let [
             forward_packets,
             forward_bytes,
             reverse_packets,
             reverse_bytes,
             new_flows,
-            reserved @ ..,
-        ]: [u64; WORDS] = std::array::from_fn(|word| self.sum(first + word));
+        ] = sums;
         FlowCounters {
             forward_packets,
             forward_bytes,
             reverse_packets,
             reverse_bytes,
             new_flows,
-            reserved,
+            ..FlowCounters::default()
         }
     }
 

@@ -67,6 +67,9 @@ impl Loaded {
         let ticks_per_second =
             clock::measure(|| program.ticks().map_err(|error| io_error(&error)))?;
         let mut maps = Maps::open(pins).map_err(map_error)?;
+        // An agent may have ended between a key's change and the word about it.
+        maps.note_key_change()
+            .map_err(|cause| map_error((CONTROL, cause)))?;
         if in_force.is_none() {
             // The next start needs it to find the flows of this one.
             let row = ConfigRow {

@@ -21,6 +21,9 @@ pub(super) const FLOW_PAIRS: &str = "FLOW_PAIRS";
 /// Name of the map of replies without an entry.
 pub(super) const OVERFLOW: &str = "OVERFLOW";
 
+/// What differs where a map has more or fewer rows.
+pub(super) const NUMBER_OF_ENTRIES: &str = "number of entries";
+
 /// Bytes of the event ring.
 const EVENTS: u32 = 1 << 16;
 
@@ -118,7 +121,7 @@ impl Shape {
             ("type", kind as u32, self.kind as u32),
             ("key size", info.key_size(), self.key_size),
             ("value size", info.value_size(), self.value_size),
-            ("number of entries", info.max_entries(), self.max_entries),
+            (NUMBER_OF_ENTRIES, info.max_entries(), self.max_entries),
             ("flags", info.map_flags(), self.flags),
         ];
         let mut differing = pairs

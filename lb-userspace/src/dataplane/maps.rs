@@ -198,6 +198,14 @@ impl Maps {
         }
     }
 
+    /// Has no CPU go by a service that it found before.
+    ///
+    /// # Errors
+    /// The mapping is for reading alone.
+    pub(super) fn note_key_change(&self) -> io::Result<()> {
+        self.control.note_key_change()
+    }
+
     fn store_way(&self, id: BackendId, way: Way) -> io::Result<()> {
         let row = u32::from(id.get());
         self.control.backends.store(row, 1, way.pack())

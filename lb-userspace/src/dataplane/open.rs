@@ -9,10 +9,10 @@ use lb_common::abi::{ConfigRow, LAYOUT_VERSION};
 
 use super::{
     ClockError, LoadError, Misfit, PinsError,
-    control::{CONTROL, ControlTables},
+    control::{self, CONTROL},
     counters::cpus,
     io_error,
-    layout::{FLOWS, Shape, shapes},
+    layout::{FLOWS, NUMBER_OF_ENTRIES, Shape, shapes},
     pins::Pins,
     privilege,
     shared::SharedArray,
@@ -131,59 +131,95 @@ pub(super) fn prepare(
 fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigRow>, OpenError> {
     let mend = || detach_command(place);
     let pinned = pins.pinned(shapes)?;
+    let mut misfit = None;
     for shape in &pinned {
         let found = shape.compare(pins.directory());
         let found = found.map_err(|error| unreadable(shape.name, io_error(&error), mend()))?;
-        match found {
-            Some(Misfit {
-                what: "number of entries",
-                found,
-                needed,
-            }) if shape.name == FLOWS => {
-                return Err(OpenError::FlowEntries {
-                    found,
-                    wanted: needed,
-                    mend: mend(),
-                });
-            }
-            Some(misfit) => {
-                return Err(OpenError::Misfit {
-                    map: shape.name,
-                    misfit,
-                    mend: mend(),
-                });
-            }
-            None => {}
-        }
+        misfit = misfit.or(found.map(|misfit| (*shape, misfit)));
     }
-    let config = if pinned.iter().any(|shape| shape.name == CONTROL) {
-        config_in_force(pins).map_err(|error| unreadable(CONTROL, error, mend()))?
-    } else {
-        ConfigRow::default()
+    let has_control = pinned.iter().any(|shape| shape.name == CONTROL);
+    let config = match has_control.then(|| config_in_force(pins)) {
+        Some(Ok(config)) => config,
+        Some(Err(error)) if misfit.is_none() => return Err(unreadable(CONTROL, error, mend())),
+        Some(Err(_)) | None => ConfigRow::default(),
     };
     let attached = !pins.links()?.is_empty();
     let missing = shapes.iter().find(|shape| !pinned.contains(shape));
-    match (config.layout_version, missing) {
-        (0, _) if !attached => {
-            // The version is written before the first packet can come: nothing has used these maps.
+    match judge(config.layout_version, misfit, attached, missing) {
+        Found::Fitting => Ok(Some(config)),
+        Found::Unfinished => {
             pins.unpin_maps()?;
             Ok(None)
         }
-        (LAYOUT_VERSION, None) => Ok(Some(config)),
-        (0 | LAYOUT_VERSION, Some(shape)) => Err(OpenError::Incomplete {
-            map: shape.name,
+        Found::OtherLayout => Err(OpenError::Layout {
+            found: config.layout_version,
             mend: mend(),
         }),
-        (found, _) => Err(OpenError::Layout {
+        Found::OtherFlowEntries { found, wanted } => Err(OpenError::FlowEntries {
             found,
+            wanted,
             mend: mend(),
         }),
+        Found::Misfit { map, misfit } => Err(OpenError::Misfit {
+            map,
+            misfit,
+            mend: mend(),
+        }),
+        Found::Incomplete { map } => Err(OpenError::Incomplete { map, mend: mend() }),
     }
 }
 
+/// What is pinned.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// A data plane to adopt.
+    Fitting,
+    /// What a start left that did not come to its end: the version is written before the first packet can come, so nothing has
+    /// used these maps.
+    Unfinished,
+    /// Another version's.
+    OtherLayout,
+    /// A flow table of another size.
+    OtherFlowEntries { found: u32, wanted: u32 },
+    /// Something else under the name of a map.
+    Misfit { map: &'static str, misfit: Misfit },
+    /// A data plane without one of its maps.
+    Incomplete { map: &'static str },
+}
+
+/// Judges what is pinned. The version comes first: of another one, no other shape and no missing map is a surprise.
+fn judge(
+    layout_version: u32,
+    misfit: Option<(&Shape, Misfit)>,
+    attached: bool,
+    missing: Option<&Shape>,
+) -> Found {
+    match (layout_version, misfit, missing) {
+        (1..LAYOUT_VERSION | LAYOUT_VERSION_AFTER.., ..) => Found::OtherLayout,
+        (_, Some((shape, misfit)), _)
+            if shape.name == FLOWS && misfit.what == NUMBER_OF_ENTRIES =>
+        {
+            Found::OtherFlowEntries {
+                found: misfit.found,
+                wanted: misfit.needed,
+            }
+        }
+        (_, Some((shape, misfit)), _) => Found::Misfit {
+            map: shape.name,
+            misfit,
+        },
+        (0, None, _) if !attached => Found::Unfinished,
+        (_, None, Some(shape)) => Found::Incomplete { map: shape.name },
+        (LAYOUT_VERSION, None, None) => Found::Fitting,
+        (0, None, None) => Found::OtherLayout,
+    }
+}
+
+/// The version that will come.
+const LAYOUT_VERSION_AFTER: u32 = LAYOUT_VERSION + 1;
+
 fn config_in_force(pins: &Pins) -> io::Result<ConfigRow> {
-    let map = SharedArray::pinned_read_only(&pins.map(CONTROL))?;
-    Ok(ControlTables::of(&map)?.config())
+    control::config_of(&SharedArray::pinned_read_only(&pins.map(CONTROL))?)
 }
 
 fn detach_command(place: &Place) -> String {
@@ -199,4 +235,70 @@ fn detach_command(place: &Place) -> String {
 
 fn unreadable(map: &'static str, cause: io::Error, mend: String) -> OpenError {
     OpenError::Unreadable { map, cause, mend }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_is_judged_before_the_shapes_of_maps_and_before_those_that_are_missing() {
+        let shapes = shapes(4_096, 2);
+        let of = |name| shapes.iter().find(|shape| shape.name == name).unwrap();
+        let misfit = |what| Misfit {
+            what,
+            found: 1,
+            needed: 2,
+        };
+        let size = Some((of(CONTROL), misfit("value size")));
+        let entries = Some((of(FLOWS), misfit(NUMBER_OF_ENTRIES)));
+        let missing = Some(of(FLOWS));
+        let (older, newer) = (LAYOUT_VERSION - 1, LAYOUT_VERSION + 1);
+        let cases = [
+            (older, size, true, None, Found::OtherLayout),
+            (older, None, true, missing, Found::OtherLayout),
+            (older, entries, false, None, Found::OtherLayout),
+            (newer, None, false, None, Found::OtherLayout),
+            (0, None, true, None, Found::OtherLayout),
+            (0, None, false, None, Found::Unfinished),
+            (0, None, false, missing, Found::Unfinished),
+            (LAYOUT_VERSION, None, true, None, Found::Fitting),
+            (LAYOUT_VERSION, None, false, None, Found::Fitting),
+            (
+                LAYOUT_VERSION,
+                None,
+                false,
+                missing,
+                Found::Incomplete { map: FLOWS },
+            ),
+            (0, None, true, missing, Found::Incomplete { map: FLOWS }),
+            (
+                LAYOUT_VERSION,
+                entries,
+                true,
+                None,
+                Found::OtherFlowEntries {
+                    found: 1,
+                    wanted: 2,
+                },
+            ),
+            (
+                0,
+                size,
+                false,
+                None,
+                Found::Misfit {
+                    map: CONTROL,
+                    misfit: misfit("value size"),
+                },
+            ),
+        ];
+        for (version, misfit, attached, missing, judgement) in cases {
+            assert_eq!(
+                judge(version, misfit, attached, missing),
+                judgement,
+                "{version} {misfit:?} {attached} {missing:?}"
+            );
+        }
+    }
 }

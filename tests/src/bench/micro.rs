@@ -5,7 +5,7 @@
 //! same program, with one that does nothing in the place of the balancer. A row whose packets did not go the way that
 //! its name says is an error, not a figure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use lb_common::abi::Protocol;
 
 use super::cpu;
 use super::plan::{PACKETS, Plan, Tally};
-use super::replay::{Replay, Run};
+use super::replay::{Lookup, Replay, Run};
 use super::report::{self, Found, Unit};
 use super::rows::{self, CALIBRATION, Path, Row, Scene};
 use super::world::{Seen, World};
@@ -178,8 +178,8 @@ impl Measured {
 struct Stage<'a> {
     object: &'a [u8],
     replay: Replay,
-    /// Keys in the table of [`Scene::Lookup`].
-    remembered: u64,
+    /// Tables of [`Scene::Lookup`] that have their keys.
+    filled: BTreeSet<Lookup>,
     worlds: BTreeMap<Scene, (World, Instant)>,
 }
 
@@ -188,7 +188,7 @@ impl<'a> Stage<'a> {
         Ok(Self {
             object,
             replay: Replay::load()?,
-            remembered: 0,
+            filled: BTreeSet::new(),
             worlds: BTreeMap::new(),
         })
     }
@@ -198,11 +198,11 @@ impl<'a> Stage<'a> {
         let packets = match row.scene {
             Scene::HalfFull(_) => packets.min(HALF_FULL_RUN),
             Scene::Full(_) => packets.min(FULL_RUN),
-            Scene::Known(..) | Scene::Flooded(..) | Scene::Lookup | Scene::Lines => packets,
+            Scene::Known(..) | Scene::Flooded(..) | Scene::Lookup(_) | Scene::Lines => packets,
         };
         let before = row.plan;
         let raw = match row.scene {
-            Scene::Lookup => self.lookup(&mut row.plan, packets)?,
+            Scene::Lookup(table) => self.lookup(table, &mut row.plan, packets)?,
             Scene::Lines => self.lines(&mut row.plan, packets)?,
             Scene::Known(protocol, _)
             | Scene::HalfFull(protocol)
@@ -262,17 +262,21 @@ impl<'a> Stage<'a> {
                 Ok(world)
             }
             Scene::Full(_) => bail!("a run before this one lost the tables"),
-            Scene::Lookup | Scene::Lines => unreachable!("has no tables"),
+            Scene::Lookup(_) | Scene::Lines => unreachable!("has no tables"),
         }
     }
 
-    fn lookup(&mut self, plan: &mut Plan, packets: u64) -> Result<Run> {
-        let kind = plan.kinds[0];
-        for flow in self.remembered..kind.flows {
-            self.replay.remember(kind.key(flow))?;
+    fn lookup(&mut self, table: Lookup, plan: &mut Plan, packets: u64) -> Result<Run> {
+        if self.filled.insert(table) {
+            let kind = plan.kinds[0];
+            let keys = match table {
+                Lookup::Few => rows::LOOKUP_KEYS,
+                Lookup::Many => rows::MANY_LOOKUP_KEYS,
+            };
+            let keys = (0..keys.into()).map(|flow| kind.key(flow));
+            self.replay.remember(table, keys)?;
         }
-        self.remembered = self.remembered.max(kind.flows);
-        let lookup = clone_of(&self.replay.lookup)?;
+        let lookup = self.replay.lookup(table)?;
         self.found(&lookup, plan, packets)
     }
 

@@ -1,5 +1,7 @@
 //! The program `replay` of the harness' object and the programs that it runs: a plan in, nanoseconds and verdicts out.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, Map, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp, XdpMode};
@@ -15,12 +17,28 @@ pub(super) struct Replay {
     object: Ebpf,
     /// Does nothing: under [`Replay::run`] it gives what everything but the program under test costs.
     pub(super) floor: ProgramFd,
-    /// Looks a packet up in a hash table.
-    pub(super) lookup: ProgramFd,
+    /// Looks a packet up in a hash table, by the table.
+    lookups: BTreeMap<Lookup, ProgramFd>,
     /// Reads a line of memory that the packet chooses.
     pub(super) line: ProgramFd,
     /// Where `replay` is attached; without packets.
     _netns: Netns,
+}
+
+/// The hash tables that packets are looked up in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lookup {
+    /// Of the calibration.
+    Few,
+    /// With many keys.
+    Many,
+}
+
+impl Lookup {
+    const ALL: [(Self, &str, &str); 2] = [
+        (Self::Few, "lru_lookup", "CALIBRATION"),
+        (Self::Many, "lru_lookup_of_many", "CALIBRATION_OF_MANY"),
+    ];
 }
 
 /// As large as the flow table of a busy balancer.
@@ -44,6 +62,7 @@ impl Replay {
     pub(super) fn load() -> Result<Self> {
         let mut object = EbpfLoader::new()
             .map_max_entries("CALIBRATION", LOOKUP_ENTRIES)
+            .map_max_entries("CALIBRATION_OF_MANY", LOOKUP_ENTRIES)
             .map_max_entries("LINES", LINES)
             .override_global("LINE_MASK", &(LINES - 1), true)
             .load(pass::OBJECT)
@@ -51,12 +70,15 @@ impl Replay {
         load(&mut object, "replay")?;
         let netns = reside(xdp(&mut object, "replay")?)?;
         let floor = load(&mut object, "floor")?;
-        let lookup = load(&mut object, "lru_lookup")?;
+        let mut lookups = BTreeMap::new();
+        for (table, program, _) in Lookup::ALL {
+            lookups.insert(table, load(&mut object, program)?);
+        }
         let line = load(&mut object, "line_read")?;
         Ok(Self {
             object,
             floor,
-            lookup,
+            lookups,
             line,
             _netns: netns,
         })
@@ -99,13 +121,31 @@ impl Replay {
         Ok(Run { ns, tally })
     }
 
-    /// Puts a packet's key into the table of [`Replay::lookup`].
+    /// The program that looks a packet up in a table.
+    ///
+    /// # Errors
+    /// Its descriptor can't be had.
+    pub(super) fn lookup(&self, table: Lookup) -> Result<ProgramFd> {
+        let program = self.lookups.get(&table).context("no such table")?;
+        Ok(program.try_clone()?)
+    }
+
+    /// Puts packets' keys into a table.
     ///
     /// # Errors
     /// Those of the map.
-    pub(super) fn remember(&mut self, key: [u32; 4]) -> Result<()> {
-        let mut table = HashMap::<_, [u32; 4], u64>::try_from(self.map("CALIBRATION")?)?;
-        Ok(table.insert(key, 1, 0)?)
+    pub(super) fn remember(
+        &mut self,
+        table: Lookup,
+        keys: impl Iterator<Item = [u32; 4]>,
+    ) -> Result<()> {
+        let map = Lookup::ALL.iter().find(|(of, ..)| *of == table);
+        let (.., map) = map.context("no such table")?;
+        let mut map = HashMap::<_, [u32; 4], u64>::try_from(self.map(map)?)?;
+        for key in keys {
+            map.insert(key, 1, 0)?;
+        }
+        Ok(())
     }
 
     fn tally(&mut self) -> Result<Tally> {

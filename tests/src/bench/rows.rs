@@ -6,6 +6,7 @@ use lb_common::abi::Protocol;
 
 use super::packets::{OTHER_PORT, STRANGER, Step, VIP, arp, opening, plan, towards};
 use super::plan::Plan;
+use super::replay::Lookup;
 use crate::frames::TcpFlags;
 
 /// A row.
@@ -34,7 +35,7 @@ pub(super) enum Scene {
     /// So many known flows, in a table that a flood then fills. New for each run.
     Flooded(Protocol, u32),
     /// No balancer: a hash table with the packets' keys in it.
-    Lookup,
+    Lookup(Lookup),
     /// No balancer: memory as large as a flow table.
     Lines,
 }
@@ -72,7 +73,9 @@ const KNOWN: [(u32, &str, Option<f64>, Option<f64>); 4] = [
 const FOREIGN_FLOWS: u32 = 10_000;
 /// Keys in the calibration's table: few enough for the nearer caches and for the pages that the processor remembers, so
 /// that the figure is the processor's and not what the neighbours of a shared machine leave of its memory.
-const LOOKUP_KEYS: u32 = 1_024;
+pub(super) const LOOKUP_KEYS: u32 = 1_024;
+/// Keys in the other table, of which a row's packets ask for some or all.
+pub(super) const MANY_LOOKUP_KEYS: u32 = 500_000;
 /// Flows that a flood finds.
 const FLOODED_FLOWS: u32 = 100_000;
 /// Both transports, by the names they have in a row's.
@@ -85,9 +88,16 @@ pub(super) fn is_of_the_machine(name: &str) -> bool {
 
 /// All rows.
 pub(super) fn rows() -> Vec<Row> {
-    let mut rows = vec![lookups(CALIBRATION.to_owned(), LOOKUP_KEYS)];
-    let many = KNOWN.into_iter().filter(|(flows, ..)| *flows > LOOKUP_KEYS);
-    rows.extend(many.map(|(flows, number, ..)| lookups(format!("{CALIBRATION}/{number}"), flows)));
+    let mut rows = vec![lookups(CALIBRATION.to_owned(), Lookup::Few, LOOKUP_KEYS)];
+    for (keys, number, ..) in KNOWN {
+        if keys > LOOKUP_KEYS {
+            rows.push(lookups(
+                format!("{CALIBRATION}/{number}"),
+                Lookup::Many,
+                keys,
+            ));
+        }
+    }
     rows.extend(KNOWN.map(|(flows, number, ..)| lines(flows, number)));
     for (protocol, transport) in PROTOCOLS {
         for (path, step) in [
@@ -165,11 +175,11 @@ fn flood() -> Row {
 
 /// What a hit in an LRU hash of 1 Mi entries costs, of which so many are asked for: with many keys, the memory of the machine too, which an
 /// LRU hash has to wait for more often than the flow table.
-fn lookups(name: String, keys: u32) -> Row {
+fn lookups(name: String, table: Lookup, keys: u32) -> Row {
     Row {
         name,
         target_ns: None,
-        scene: Scene::Lookup,
+        scene: Scene::Lookup(table),
         plan: plan(Step::Confirm.kind(Protocol::Tcp)).at_random(keys),
         path: Path::Found,
     }

@@ -8,6 +8,7 @@ use lb_tests::{
     frames::{Frame, Mac, TcpFlags},
     program::{Program, TICKS_PER_SECOND},
 };
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 use crate::{ACK, FIN, SYN_ACK, expect, world::*};
 
@@ -77,6 +78,7 @@ fn connections_rotate_and_packets_of_one_stay_together() {
 
 #[test]
 fn a_service_is_forgotten_with_its_key_and_its_flows_go_on() {
+    stay();
     let mut program = world();
     let old = syn(CLIENT, WEB);
     let fate = Fate::Leaves(to_backend(&old, 1, BACKEND_1));
@@ -87,6 +89,18 @@ fn a_service_is_forgotten_with_its_key_and_its_flows_go_on() {
     let new = syn("198.51.100.7:41000", WEB);
     expect(&mut program, "without its key", &new, &Fate::Passes);
     expect(&mut program, "of a flow from before", &old, &fate);
+    program
+        .set_service(1, WEB.parse().unwrap(), Protocol::Tcp, &[1])
+        .unwrap();
+    let fate = Fate::Leaves(to_backend(&new, 1, BACKEND_1));
+    expect(&mut program, "with its key again", &new, &fate);
+}
+
+/// Keeps this test on its CPU, which is to remember.
+fn stay() {
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu());
+    sched_setaffinity(None, &one).unwrap();
 }
 
 #[test]

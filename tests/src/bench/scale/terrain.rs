@@ -138,13 +138,13 @@ impl Terrain {
     /// Where they were not sent to the backends of their flows.
     pub(super) fn hit(&mut self, replay: &mut Replay, port: u64, packets: u64) -> Result<Cost> {
         self.visited.insert(port);
-        let made = self.made()?;
+        let made = self.made();
         let mut plan = plan(self.kind(Step::Confirm, port, 0)).at_random(FLOWS);
         plan.random = self.random.unwrap_or(plan.random);
         let mut same = plan;
         let raw = self.packets(replay, &mut plan, packets)?;
         self.random = Some(plan.random);
-        let made = self.made()? - made;
+        let made = self.made() - made;
         ensure!(
             made <= packets / HOMELESS,
             "{made} known flows were made anew"
@@ -161,12 +161,12 @@ impl Terrain {
     /// Where they made no flows, or were not sent to the backends whose turn it was.
     pub(super) fn open(&mut self, replay: &mut Replay, port: u64, flows: u64) -> Result<Cost> {
         self.visited.insert(port);
-        let made = self.made()?;
+        let made = self.made();
         let mut plan = self.opening(port);
         let mut same = plan;
         let raw = self.packets(replay, &mut plan, flows)?;
         self.next += flows;
-        let made = self.made()? - made;
+        let made = self.made() - made;
         ensure!(
             flows.saturating_sub(made) <= flows / HALF_FULL_HOMELESS,
             "{made} flows were made of {flows}"
@@ -305,10 +305,10 @@ impl Terrain {
     }
 
     /// Flows made so far, by all services.
-    fn made(&mut self) -> Result<u64> {
+    fn made(&self) -> u64 {
         let services = 1..=u32::from(self.size.services);
         services
-            .map(|row| Ok(self.program.service_counters(row).new_flows))
+            .map(|row| self.program.service_counters(row).new_flows)
             .sum()
     }
 }
