@@ -62,8 +62,8 @@ impl Effort {
     /// To see whether something has moved.
     pub const QUICK: Self = Self {
         rounds: 2,
-        span: Duration::from_millis(350),
-        patience: Duration::from_secs(5),
+        span: Duration::from_millis(300),
+        patience: Duration::from_secs(2),
     };
 }
 

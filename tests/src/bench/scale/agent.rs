@@ -32,6 +32,8 @@ pub(super) struct Effort {
     runs: usize,
     /// How long the agent is left alone to see what it does by itself.
     quiet: Duration,
+    /// How long a removed backend's flow is watched.
+    held: Duration,
 }
 
 impl Effort {
@@ -42,21 +44,21 @@ impl Effort {
         tables: &[1 << 18, 1 << 24],
         runs: 5,
         quiet: Duration::from_secs(2),
+        held: Duration::from_secs(6),
     };
     pub(super) const QUICK: Self = Self {
         sizes: &[1, 512],
-        checked: &[1, 64],
+        checked: &[64],
         changes: &[1, 100],
         tables: &[1 << 18],
         runs: 3,
         quiet: Duration::from_secs(1),
+        held: Duration::from_secs(3),
     };
 }
 
 /// Of every pool with checks, that all are up.
 const UP: Duration = Duration::from_secs(20);
-/// How long a removed backend's flow is watched.
-const HELD: Duration = Duration::from_secs(6);
 const ENTRIES: u32 = 1 << 18;
 
 /// Measures what is wanted.
@@ -255,7 +257,7 @@ impl Stage<'_> {
             .context("no removed backend holds a flow")?;
         ensure!(removed.active_flows == 1, "{removed:?}");
         let process = Process::new(agent.status()?.agent.pid);
-        let busy = process.cpu(HELD)?;
+        let busy = process.cpu(self.effort.held)?;
         self.row("held", entries, Unit::MillisecondsPerSecond, &[busy]);
         drop(connections);
         agent.terminate()?;
