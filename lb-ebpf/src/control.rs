@@ -10,6 +10,8 @@ use lb_common::abi::{
     BackendRow, ConfigRow, Control, InterfaceRow, ServiceRow, word::BackendState,
 };
 
+use crate::maps::row_of;
+
 /// Memory that somebody else writes.
 #[repr(transparent)]
 struct Shared<T>(UnsafeCell<T>);
@@ -34,15 +36,8 @@ macro_rules! load {
 macro_rules! row {
     ($table:ident, $id:expr) => {{
         // SAFETY: the tables are always there.
-        row_of(unsafe { &raw const (*CONTROL.0.get()).$table }, $id)
+        row_of(unsafe { &raw mut (*CONTROL.0.get()).$table }, $id).cast_const()
     }};
-}
-
-#[inline(always)]
-fn row_of<Row, const ROWS: usize>(table: *const [Row; ROWS], id: u32) -> *const Row {
-    const { assert!(ROWS.is_power_of_two()) };
-    // SAFETY: one of the table's rows.
-    unsafe { table.cast::<Row>().add(id as usize & (ROWS - 1)) }
 }
 
 /// A word of the filter.

@@ -67,3 +67,13 @@ pub(crate) static FOUND_SERVICES: PerCpuArray<FoundService, { 1 << FOUND_SERVICE
 pub(crate) static DEVICES: DevMap<{ MAX_INTERFACES as usize }> = DevMap::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<NeighbourWanted, EVENTS_BYTES> = RingBuf::new();
+
+/// A row of a table within a map's value. The number is taken modulo the table's length, a power of two, so that the verifier sees
+/// the row within.
+#[inline(always)]
+pub(crate) fn row_of<Row, const ROWS: usize>(table: *mut [Row; ROWS], number: u32) -> *mut Row {
+    const { assert!(ROWS.is_power_of_two()) };
+    table
+        .cast::<Row>()
+        .wrapping_add(number as usize & (ROWS - 1))
+}

@@ -11,7 +11,7 @@ use lb_common::{
 
 use crate::{
     flow,
-    maps::{COUNTERS, RATE_LIMITS},
+    maps::{COUNTERS, RATE_LIMITS, row_of},
 };
 
 /// This CPU's row of `COUNTERS`: no other writes it.
@@ -31,7 +31,7 @@ impl CpuCounters {
     #[inline(always)]
     pub(crate) fn verdict(self, verdict: Verdict) {
         // SAFETY: within the row.
-        unsafe { *at(&raw mut (*self.0).verdicts, verdict.index()) += 1 };
+        unsafe { *row_of(&raw mut (*self.0).verdicts, verdict.index()) += 1 };
     }
 
     /// Counts a packet sent on, and its bytes.
@@ -53,32 +53,20 @@ impl CpuCounters {
     fn both(self, service: u32, backend: u32, count: impl Fn(*mut FlowCounters)) {
         // SAFETY: within the row.
         unsafe {
-            count(at(&raw mut (*self.0).services, service));
-            count(at(&raw mut (*self.0).backends, backend));
+            count(row_of(&raw mut (*self.0).services, service));
+            count(row_of(&raw mut (*self.0).backends, backend));
         }
     }
-}
-
-/// An element of a table in the row, whose length is a power of two.
-///
-/// # Safety
-/// `table` points to one.
-#[inline(always)]
-unsafe fn at<Element, const LENGTH: usize>(
-    table: *mut [Element; LENGTH],
-    index: u32,
-) -> *mut Element {
-    const { assert!(LENGTH.is_power_of_two()) };
-    // SAFETY: the mask keeps it below the length.
-    unsafe { table.cast::<Element>().add(index as usize & (LENGTH - 1)) }
 }
 
 /// Counts what happened to the flow table.
 #[inline(always)]
 pub(crate) fn count_event(event: Option<Event>) {
-    if let (Some(event), Some(own)) = (event, CpuCounters::own()) {
+    if let Some(event) = event
+        && let Some(own) = CpuCounters::own()
+    {
         // SAFETY: within the row.
-        unsafe { *at(&raw mut (*own.0).table, event as u32) += 1 };
+        unsafe { *row_of(&raw mut (*own.0).table, event as u32) += 1 };
     }
 }
 

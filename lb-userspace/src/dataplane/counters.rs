@@ -80,17 +80,13 @@ impl CounterRows {
     /// Packets by [`lb_common::verdict::Verdict::index`].
     #[must_use]
     pub fn verdicts(&self) -> Vec<u64> {
-        let first = offset_of!(Counters, verdicts) / WORD;
-        let words = first..first + MAX_VERDICTS as usize;
-        words.map(|word| self.sum(word)).collect()
+        self.sums(offset_of!(Counters, verdicts), MAX_VERDICTS)
     }
 
     /// What happened to the flow table, by [`lb_common::table::Event`].
     #[must_use]
     pub fn table(&self) -> Vec<u64> {
-        let first = offset_of!(Counters, table) / WORD;
-        let words = first..first + MAX_TABLE_EVENTS as usize;
-        words.map(|word| self.sum(word)).collect()
+        self.sums(offset_of!(Counters, table), MAX_TABLE_EVENTS)
     }
 
     /// Of the row of a service; zeroes where there is no such row.
@@ -156,10 +152,14 @@ impl CounterRows {
         }
     }
 
-    /// A word over all CPUs.
-    fn sum(&self, word: usize) -> u64 {
-        let words = (0..self.0.rows()).map(|cpu| self.0.load(cpu, word));
-        words.fold(0, u64::wrapping_add)
+    /// So many words from a byte of the row on, each over all CPUs.
+    fn sums(&self, from: usize, count: u32) -> Vec<u64> {
+        let words = (from / WORD..).take(count as usize);
+        let sum = |word| {
+            let of_cpus = (0..self.0.rows()).map(|cpu| self.0.load(cpu, word));
+            of_cpus.fold(0, u64::wrapping_add)
+        };
+        words.map(sum).collect()
     }
 }
 

@@ -194,29 +194,31 @@ fn judge(
     attached: bool,
     missing: Option<&Shape>,
 ) -> Found {
-    match (layout_version, misfit, missing) {
-        (1..LAYOUT_VERSION | LAYOUT_VERSION_AFTER.., ..) => Found::OtherLayout,
-        (_, Some((shape, misfit)), _)
-            if shape.name == FLOWS && misfit.what == NUMBER_OF_ENTRIES =>
-        {
-            Found::OtherFlowEntries {
-                found: misfit.found,
-                wanted: misfit.needed,
+    if ![0, LAYOUT_VERSION].contains(&layout_version) {
+        return Found::OtherLayout;
+    }
+    if let Some((shape, misfit)) = misfit {
+        let Misfit {
+            what,
+            found,
+            needed: wanted,
+        } = misfit;
+        return if shape.name == FLOWS && what == NUMBER_OF_ENTRIES {
+            Found::OtherFlowEntries { found, wanted }
+        } else {
+            Found::Misfit {
+                map: shape.name,
+                misfit,
             }
-        }
-        (_, Some((shape, misfit)), _) => Found::Misfit {
-            map: shape.name,
-            misfit,
-        },
-        (0, None, _) if !attached => Found::Unfinished,
-        (_, None, Some(shape)) => Found::Incomplete { map: shape.name },
-        (LAYOUT_VERSION, None, None) => Found::Fitting,
-        (0, None, None) => Found::OtherLayout,
+        };
+    }
+    match (layout_version, missing) {
+        (0, _) if !attached => Found::Unfinished,
+        (_, Some(shape)) => Found::Incomplete { map: shape.name },
+        (0, None) => Found::OtherLayout,
+        (_, None) => Found::Fitting,
     }
 }
-
-/// The version that will come.
-const LAYOUT_VERSION_AFTER: u32 = LAYOUT_VERSION + 1;
 
 fn config_in_force(pins: &Pins) -> io::Result<ConfigRow> {
     control::config_of(&SharedArray::pinned_read_only(&pins.map(CONTROL))?)

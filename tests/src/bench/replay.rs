@@ -1,7 +1,5 @@
 //! The program `replay` of the harness' object and the programs that it runs: a plan in, nanoseconds and verdicts out.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, Map, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp, XdpMode};
@@ -17,8 +15,6 @@ pub(super) struct Replay {
     object: Ebpf,
     /// Does nothing: under [`Replay::run`] it gives what everything but the program under test costs.
     pub(super) floor: ProgramFd,
-    /// Looks a packet up in a hash table, by the table.
-    lookups: BTreeMap<Lookup, ProgramFd>,
     /// Reads a line of memory that the packet chooses.
     pub(super) line: ProgramFd,
     /// Where `replay` is attached; without packets.
@@ -35,10 +31,21 @@ pub(super) enum Lookup {
 }
 
 impl Lookup {
-    const ALL: [(Self, &str, &str); 2] = [
-        (Self::Few, "lru_lookup", "CALIBRATION"),
-        (Self::Many, "lru_lookup_of_many", "CALIBRATION_OF_MANY"),
-    ];
+    const ALL: [Self; 2] = [Self::Few, Self::Many];
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Few => "lru_lookup",
+            Self::Many => "lru_lookup_of_many",
+        }
+    }
+
+    fn map(self) -> &'static str {
+        match self {
+            Self::Few => "CALIBRATION",
+            Self::Many => "CALIBRATION_OF_MANY",
+        }
+    }
 }
 
 /// As large as the flow table of a busy balancer.
@@ -61,8 +68,8 @@ impl Replay {
     /// What the kernel says of them.
     pub(super) fn load() -> Result<Self> {
         let mut object = EbpfLoader::new()
-            .map_max_entries("CALIBRATION", LOOKUP_ENTRIES)
-            .map_max_entries("CALIBRATION_OF_MANY", LOOKUP_ENTRIES)
+            .map_max_entries(Lookup::Few.map(), LOOKUP_ENTRIES)
+            .map_max_entries(Lookup::Many.map(), LOOKUP_ENTRIES)
             .map_max_entries("LINES", LINES)
             .override_global("LINE_MASK", &(LINES - 1), true)
             .load(pass::OBJECT)
@@ -70,15 +77,13 @@ impl Replay {
         load(&mut object, "replay")?;
         let netns = reside(xdp(&mut object, "replay")?)?;
         let floor = load(&mut object, "floor")?;
-        let mut lookups = BTreeMap::new();
-        for (table, program, _) in Lookup::ALL {
-            lookups.insert(table, load(&mut object, program)?);
+        for table in Lookup::ALL {
+            load(&mut object, table.program())?;
         }
         let line = load(&mut object, "line_read")?;
         Ok(Self {
             object,
             floor,
-            lookups,
             line,
             _netns: netns,
         })
@@ -125,9 +130,9 @@ impl Replay {
     ///
     /// # Errors
     /// Its descriptor can't be had.
-    pub(super) fn lookup(&self, table: Lookup) -> Result<ProgramFd> {
-        let program = self.lookups.get(&table).context("no such table")?;
-        Ok(program.try_clone()?)
+    pub(super) fn lookup(&mut self, table: Lookup) -> Result<ProgramFd> {
+        let program = xdp(&mut self.object, table.program())?;
+        Ok(program.fd()?.try_clone()?)
     }
 
     /// Puts packets' keys into a table.
@@ -139,9 +144,7 @@ impl Replay {
         table: Lookup,
         keys: impl Iterator<Item = [u32; 4]>,
     ) -> Result<()> {
-        let map = Lookup::ALL.iter().find(|(of, ..)| *of == table);
-        let (.., map) = map.context("no such table")?;
-        let mut map = HashMap::<_, [u32; 4], u64>::try_from(self.map(map)?)?;
+        let mut map = HashMap::<_, [u32; 4], u64>::try_from(self.map(table.map())?)?;
         for key in keys {
             map.insert(key, 1, 0)?;
         }
