@@ -139,6 +139,7 @@ fn interfaces(model: &Model, network: &Observation) -> BTreeMap<String, Interfac
             ifindex: link.ifindex,
             mac: link.mac,
             ipv4: link.ipv4,
+            mtu: link.mtu,
         })
     };
     model

@@ -59,10 +59,15 @@ impl KernelReadings {
 
 /// The entries of a bucket, as they stand.
 fn entries(array: &SharedArray, bucket: u32) -> impl Iterator<Item = FlowEntry> {
-    let firsts = (0..WAYS as usize).map(|way| way * ENTRY_WORDS);
-    firsts.map(move |first| FlowEntry {
+    (0..WAYS).map(move |way| entry(array, bucket, way))
+}
+
+/// One of them.
+fn entry(array: &SharedArray, bucket: u32, way: u32) -> FlowEntry {
+    let first = way as usize * ENTRY_WORDS;
+    FlowEntry {
         words: std::array::from_fn(|word| array.load(bucket, first + word)),
-    })
+    }
 }
 
 impl KernelReadings {
@@ -120,7 +125,8 @@ impl Readings for KernelReadings {
         let flows = (0..self.flows.rows()).flat_map(|bucket| entries(&self.flows, bucket));
         let buckets = 0..self.overflow.rows();
         let replies = buckets.flat_map(|bucket| entries(&self.overflow, bucket));
-        Ok(FlowCensus::take(flows, &clock).with_overflow(replies, &clock))
+        let at = |index| entry(&self.flows, index / WAYS, index % WAYS);
+        Ok(FlowCensus::take(flows, at, &clock).with_overflow(replies, &clock))
     }
 
     fn expire(&self, ticks_per_second: u32) -> io::Result<u64> {

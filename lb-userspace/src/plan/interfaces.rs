@@ -110,6 +110,9 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// Bytes in front of what the MTU counts.
+const ETHERNET_HEADER: u32 = 14;
+
 fn row_of(interface: &Interface, ifindex: u32) -> InterfaceRow {
     InterfaceRow {
         mac: Way {
@@ -119,6 +122,11 @@ fn row_of(interface: &Interface, ifindex: u32) -> InterfaceRow {
         .pack(),
         ifindex,
         ipv4: interface.ipv4.map_or([0; 4], |address| address.octets()),
-        reserved: [0; 2],
+        max_frame: match interface.mtu {
+            0 => u32::MAX,
+            mtu => mtu.saturating_add(ETHERNET_HEADER),
+        },
+        padding: 0,
+        reserved: 0,
     }
 }

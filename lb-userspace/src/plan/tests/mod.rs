@@ -46,6 +46,7 @@ fn interface(ifindex: u32) -> Interface {
         ifindex,
         mac: [2, 0, 0, 0, 0, 1],
         ipv4: None,
+        mtu: 1_500,
     }
 }
 
