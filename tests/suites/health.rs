@@ -41,12 +41,15 @@ fn every_way_to_misbehave_is_down_for_its_reason_and_the_good_server_is_up() -> 
     }
     let good = Server::start(host, 8_100, Manner::Well)?;
     pool.backends.push(backend("good", &good));
+    let hasty = Server::start(host, 8_101, Manner::AnswersFirst)?;
+    pool.backends.push(backend("hasty", &hasty));
     let config = Config::new(&topology)
         .pool(pool)
         .service(Service::tcp("www", 80, "web"));
     let agent = Agent::start(&topology.balancer.netns, &config)?;
 
     agent.wait_for_state("www", "good", "up")?;
+    agent.wait_for_state("www", "hasty", "up")?;
     for (manner, word) in BAD {
         let name = format!("{manner:?}");
         let row = agent.wait_for_state("www", &name, "down")?;
