@@ -63,7 +63,9 @@ async fn ok(target: SocketAddr, timeout: Duration) -> Result<(), String> {
     .await
     {
         Ok(()) => Ok(()),
-        Err(Failure::Backend(reason) | Failure::Local(reason)) => Err(reason),
+        Err(Failure::Backend(reason) | Failure::Timeout(reason) | Failure::Local(reason)) => {
+            Err(reason)
+        }
     }
 }
 
@@ -243,6 +245,25 @@ async fn endless_headers_end() {
         assert_eq!(ok(target, PATIENCE).await.unwrap_err(), wanted);
         server.await.unwrap();
     }
+}
+
+#[test]
+fn a_hundred_headers_and_16_kib_are_taken_and_no_more() {
+    let with_headers = |count: usize| {
+        let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
+        head.extend(b"a: b\r\n".repeat(count));
+        head.extend(b"\r\n");
+        status(&mut head)
+    };
+    assert_eq!(with_headers(100), Ok(Some(200)));
+    assert!(with_headers(101).is_err());
+    let with_length = |length: usize| {
+        let mut head = b"HTTP/1.1 200 OK\r\na: ".to_vec();
+        head.resize(length, b'a');
+        status(&mut head)
+    };
+    assert_eq!(with_length(MAX_HEAD - 1), Ok(None));
+    assert!(with_length(MAX_HEAD).is_err());
 }
 
 #[tokio::test]
