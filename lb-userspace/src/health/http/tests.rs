@@ -1,6 +1,6 @@
 //! A server that does everything wrong, one thing at a time.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
@@ -21,7 +21,18 @@ async fn server<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    server_at(Ipv4Addr::LOCALHOST, answer, then).await
+}
+
+async fn server_at<F>(
+    address: Ipv4Addr,
+    answer: &'static [u8],
+    then: impl FnOnce(TcpStream) -> F + Send + 'static,
+) -> (SocketAddr, tokio::task::JoinHandle<String>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind((address, 0)).await.unwrap();
     let target = listener.local_addr().unwrap();
     let task = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -441,21 +452,22 @@ async fn a_reset_is_named() {
 
 #[tokio::test]
 async fn checks_leave_no_socket_behind() {
-    let mut ports = Vec::new();
+    // An address of this test's own: a port alone may be one that another program's connection has had.
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, 64 | a, b, c);
     for answer in [
         &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
         b"HTTP/1.1 503 Busy\r\n\r\n",
         b"garbage!",
     ] {
-        let (target, server) = server(answer, hang_up).await;
+        let (target, server) = server_at(address, answer, hang_up).await;
         drop(ok(target, PATIENCE).await);
         server.await.unwrap();
-        ports.push(target.port());
     }
     // The connection is read to its end by a task of its own; until then the socket is in another state.
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let left = sockets_of(&ports);
+        let left = sockets_of(address);
         if left.is_empty() {
             break;
         }
@@ -464,13 +476,13 @@ async fn checks_leave_no_socket_behind() {
     }
 }
 
-/// Both ends of connections to these ports, in whatever state, as /proc/net/tcp shows them.
-fn sockets_of(ports: &[u16]) -> Vec<String> {
+/// Both ends of connections to this address, in whatever state, as /proc/net/tcp shows them.
+fn sockets_of(address: Ipv4Addr) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let shown = format!("{:08X}:", u32::from_ne_bytes(address.octets()));
     let is_one = |line: &&str| {
         let mut addresses = line.split_whitespace().skip(1).take(2);
-        let hex = |port: &u16| format!(":{port:04X}");
-        addresses.any(|address| ports.iter().any(|port| address.ends_with(&hex(port))))
+        addresses.any(|address| address.starts_with(&shown))
     };
     table.lines().filter(is_one).map(str::to_owned).collect()
 }
