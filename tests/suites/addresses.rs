@@ -158,7 +158,7 @@ fn a_vip_that_is_an_end_of_an_interfaces_network_is_not_taken() -> Result<()> {
     for word in [
         "10.1.0.0 is not taken",
         "network of 10.1.0.1/24",
-        "1 VIPs more",
+        "(and 1 more)",
     ] {
         ensure!(told.contains(word), "no `{word}` in `{told}`");
     }

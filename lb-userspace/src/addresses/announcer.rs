@@ -97,7 +97,7 @@ mod tests {
     }
 
     /// Hands out until nothing comes for a while; gives how often each address came.
-    async fn taken(
+    async fn counts(
         announcer: &mut Announcer,
         out: &mut mpsc::Receiver<Announcement>,
         pause: Duration,
@@ -124,23 +124,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_a_thousand_vips_each_is_announced_thrice_however_slowly_they_are_taken() {
         for pause in [Duration::ZERO, Duration::from_millis(20)] {
-            let (out, mut taker) = mpsc::channel(256);
+            let (out, mut heard) = mpsc::channel(256);
             let mut announcer = Announcer::new(out);
             announcer.set(Some(PLACE), &vips(1_000), Moment::now().into_std());
-            let taken = taken(&mut announcer, &mut taker, pause).await;
-            assert_eq!(taken.len(), 1_000);
-            assert!(taken.values().all(|times| *times == 3), "{taken:?}");
+            let counts = counts(&mut announcer, &mut heard, pause).await;
+            assert_eq!(counts.len(), 1_000);
+            assert!(counts.values().all(|times| *times == 3), "{counts:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_no_longer_held_is_not_announced_though_it_was_due() {
-        let (out, mut taker) = mpsc::channel(10);
+        let (out, mut heard) = mpsc::channel(10);
         let mut announcer = Announcer::new(out);
         announcer.set(Some(PLACE), &vips(20), Moment::now().into_std());
         announcer.hand_out().await;
         announcer.set(Some(PLACE), &vips(5), Moment::now().into_std());
-        let left = taken(&mut announcer, &mut taker, Duration::ZERO).await;
+        let left = counts(&mut announcer, &mut heard, Duration::ZERO).await;
         assert_eq!(left.keys().copied().collect::<BTreeSet<_>>(), vips(5));
         announcer.set(None, &vips(5), Moment::now().into_std());
         announcer.stop();

@@ -78,12 +78,11 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Held {
-                mac: [a, b, c, d, e, g],
-            } => write!(
+            Self::Held { mac } => write!(
                 f,
-                "another host has it, {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} answers ARP for it; mend: take \
-                 it from that host, which is noticed within 10 s, or use another address"
+                "another host has it, {} answers ARP for it; mend: take it from that host, which is noticed within \
+                 10 s, or use another address",
+                mac.map(|byte| format!("{byte:02x}")).join(":")
             ),
             Self::NoHost {
                 is_broadcast,

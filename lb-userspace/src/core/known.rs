@@ -44,7 +44,7 @@ impl<H: Host> Core<H> {
         let (address, why) = refused.iter().next()?;
         let more = match refused.len() - 1 {
             0 => String::new(),
-            more => format!(" (and {more} VIPs more are not taken)"),
+            more => format!(" (and {more} more)"),
         };
         Some(format!("the VIP {address} is not taken: {why}{more}"))
     }
