@@ -109,7 +109,7 @@ mod tests {
             }
         };
         let take = async {
-            while let Ok(Some(one)) = timeout(Duration::from_secs(60), out.recv()).await {
+            while let Ok(Some(one)) = timeout(Duration::from_mins(1), out.recv()).await {
                 *taken.entry(one.address).or_default() += 1;
                 sleep(pause).await;
             }
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(left.keys().copied().collect::<BTreeSet<_>>(), vips(5));
         announcer.set(None, &vips(5), Moment::now().into_std());
         announcer.stop();
-        let wait = timeout(Duration::from_secs(60), announcer.hand_out());
+        let wait = timeout(Duration::from_mins(1), announcer.hand_out());
         assert!(wait.await.is_err(), "it was stopped");
     }
 }

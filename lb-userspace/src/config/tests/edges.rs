@@ -10,6 +10,7 @@ use crate::config::{
 
 /// Of a key that stands in the place of a line of [`GOOD`]: a value that is just taken, and one that just is not.
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn a_value_at_its_bound_is_taken_and_one_beyond_it_is_not() {
     let (longest, too_long) = ("n".repeat(64), "n".repeat(65));
     let (instance, too_long_instance) = ("i".repeat(32), "i".repeat(33));
@@ -196,6 +197,7 @@ fn a_file_of_16_mib_is_read_and_no_larger_one() {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a draft holds an option")]
 fn located<T>(value: T) -> Option<Located<T>> {
     Some(Located::new(value, 0..0))
 }

@@ -305,9 +305,7 @@ fn errors_and_other_warnings_stand_beside_a_group() {
         )
     };
     let pools: String = (1..=9).map(warning).collect();
-    let text = GOOD.replacen("port", "port", 0)
-        + &pools
-        + "[[pool]]\nname = \"a b\"\n[[pool]]\nname = \"c d\"\n";
+    let text = GOOD.to_owned() + &pools + "[[pool]]\nname = \"a b\"\n[[pool]]\nname = \"c d\"\n";
     let findings = parse(&text, "lb.toml").unwrap_err();
     let lines = findings.lines();
     let starts: Vec<_> = lines

@@ -336,11 +336,12 @@ async fn a_server_that_speaks_first_is_not_http() {
     task.abort();
 }
 
+/// What a server does with a connection.
+type Answer = fn(&mut std::net::TcpStream) -> std::io::Result<()>;
+
 /// A server that does `answer` with each of 20 connections, and what a check of each says. It runs on a thread of its own
 /// and never waits for the request, so that most of its answers are there before the request is written.
-async fn hasty(
-    answer: fn(&mut std::net::TcpStream) -> std::io::Result<()>,
-) -> Vec<Result<(), String>> {
+async fn hasty(answer: Answer) -> Vec<Result<(), String>> {
     const CONNECTIONS: usize = 20;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap();
@@ -363,7 +364,7 @@ async fn hasty(
 async fn an_answer_that_comes_before_the_request_counts() {
     use std::io::Write as _;
 
-    let manners: [(&str, fn(&mut std::net::TcpStream) -> std::io::Result<()>); 6] = [
+    let manners: [(&str, Answer); 6] = [
         ("answers and closes", |stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         }),
