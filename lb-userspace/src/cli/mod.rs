@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
         // Whoever read the output has had enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lb: {error:#}");
+            complain(&format!("lb: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -143,6 +143,11 @@ fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::
         .build()
         .context("no runtime")?;
     runtime.block_on(command)
+}
+
+/// Writes a line to the standard error. Where nobody reads it, there is nobody left to tell; the exit status says it too.
+fn complain(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
 /// Writes to the standard output.

@@ -87,3 +87,16 @@ fn help_says_what_a_manual_would() {
     }
     assert!(pages.iter().any(|page| page.contains("CAP_PERFMON")));
 }
+
+#[test]
+fn the_example_in_the_help_can_be_pasted() {
+    let mut command = Cli::command();
+    // As `lb check --help` builds it: what the command itself is told goes to those below it.
+    command.build();
+    let check = command.find_subcommand_mut("check").unwrap();
+    let page = check.render_long_help().to_string();
+    assert!(
+        page.contains(include_str!("../../examples/lb.toml").trim_end()),
+        "{page}"
+    );
+}

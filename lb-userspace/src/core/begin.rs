@@ -17,7 +17,7 @@ use super::{
     inputs::Inputs,
     task::Core,
 };
-use crate::{addresses::Wanted, dataplane::Dataplane, neighbours};
+use crate::{addresses::Wanted, dataplane::Dataplane, health::first_checks_within, neighbours};
 
 /// How long a start waits for neighbours before the first reconcile.
 pub(super) const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(500);
@@ -110,13 +110,14 @@ impl<H: Host> Core<H> {
     /// Waits until every backend has been checked once, so that the agent is not called ready while every service is
     /// empty.
     async fn first_results(&mut self, inputs: &mut Inputs) -> Result<(), StartError> {
-        let checks = self
-            .model
-            .pools
-            .iter()
-            .filter_map(|pool| pool.check.as_ref());
-        let longest = checks.map(|check| check.timeout).max().unwrap_or_default();
-        let deadline = Instant::now() + (longest + Duration::from_millis(200)).min(FIRST_RESULTS);
+        let checked = || {
+            let pools = self.model.pools.iter();
+            pools.filter_map(|pool| Some((pool.check.as_ref()?, pool.backends.len())))
+        };
+        let longest = checked().map(|(check, _)| check.timeout).max();
+        let begun = first_checks_within(checked().map(|(_, backends)| backends).sum());
+        let patience = longest.unwrap_or_default() + begun + Duration::from_millis(100);
+        let deadline = Instant::now() + patience.min(FIRST_RESULTS);
         while self.health.is_undecided() {
             let Some(result) = inputs.result(deadline).await else {
                 break;

@@ -186,7 +186,7 @@ mod tests {
         CheckResult {
             pool: "web".to_owned(),
             backend: address(1),
-            outcome: outcome.map_err(str::to_owned),
+            outcome: outcome.map_err(Into::into),
             duration: Duration::from_millis(1),
         }
     }

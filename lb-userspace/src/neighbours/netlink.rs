@@ -215,6 +215,22 @@ impl Requests {
         answer(request.execute(), format!("probe the neighbour {address}")).await
     }
 
+    /// Has the kernel forget a neighbour, but for a permanent entry, which is the operator's.
+    pub(crate) async fn forget(&self, (ifindex, address): NeighbourKey) {
+        let mut message = NeighbourMessage::default();
+        message.header.family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.ifindex = ifindex;
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(address.into()));
+        let request = self.0.neighbours().del(message).execute();
+        // There may be no entry, and then there is nothing to forget.
+        drop(answer(request, format!("forget the neighbour {address}")).await);
+    }
+
     /// Adds an address of the agent's.
     pub(crate) async fn add_address(&self, row: AddressRow) -> Result<(), Error> {
         let mut request = self

@@ -147,6 +147,12 @@ impl Table {
         }
     }
 
+    /// Forgets the routes to what is no longer watched.
+    pub(crate) fn forget_others(&mut self, watch: &Watch) {
+        self.routes
+            .retain(|destination, _| watch.destinations.contains(destination));
+    }
+
     /// The observation that follows.
     pub(crate) fn observe(&self, watch: &Watch) -> Observation {
         let links = watch

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use self::agent::Agent;
-use super::check::contents;
+use super::{check::contents, complain};
 use crate::{
     admin,
     config::{self, Checked, Diagnostics, Severity},
@@ -45,7 +45,8 @@ pub(super) struct Arguments {
     /// What a line of the log looks like
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: logging::Format,
-    /// What is logged: error, warn, info, debug, trace, or directives such as `info,hyper=debug`
+    /// What the agent logs: error, warn, info, debug, trace, or directives such as `info,hyper=debug`. What the program
+    /// logs is the configuration's to say and is shown at any level but off
     #[arg(long, default_value = "info", value_name = "LEVEL")]
     log_level: String,
 }
@@ -53,7 +54,7 @@ pub(super) struct Arguments {
 /// Runs the agent to its end.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     if let Err(error) = logging::start(arguments.log_format, &arguments.log_level) {
-        eprintln!("lb: {error}");
+        complain(&format!("lb: {error}"));
         return ExitCode::FAILURE;
     }
     match start(arguments) {
@@ -162,9 +163,9 @@ async fn serve(arguments: &Arguments, model: crate::model::Model) -> anyhow::Res
     Ok(agent.shutdown(core_task).await)
 }
 
-/// Logs every finding.
+/// Logs every finding, many of a kind as one.
 fn log(findings: &Diagnostics) {
-    for finding in &findings.0 {
+    for finding in findings.grouped() {
         match finding.severity {
             Severity::Error => tracing::error!("{finding}"),
             Severity::Warning => tracing::warn!("{finding}"),

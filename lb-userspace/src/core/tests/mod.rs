@@ -221,7 +221,7 @@ fn result(number: u8, passed: bool) -> CheckResult {
         outcome: if passed {
             Ok(())
         } else {
-            Err("refused".to_owned())
+            Err("refused".into())
         },
         duration: Duration::from_millis(1),
     }

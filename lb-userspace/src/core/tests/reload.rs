@@ -208,3 +208,38 @@ async fn the_vip_of_a_removed_service_stays_until_its_last_flow_has_ended() {
 fn in_use(plane: &Fake, id: BackendId) -> bool {
     plane.state().tables.backends[&id].state().flags & BackendState::IN_USE != 0
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_way_to_a_removed_backend_is_watched_while_it_has_flows_and_then_forgotten() {
+    let agent = running(3).await;
+    let watched = || agent.host.0.lock().unwrap().watch.destinations.clone();
+    let all: BTreeSet<_> = [1, 2, 3].map(|number| address(number).ip()).into();
+    assert_eq!(watched(), all);
+    let row = {
+        let mut state = agent.plane.state();
+        let mut tenants = state.tables.tenants();
+        let (row, ..) = tenants
+            .find(|(_, tenant, _)| *tenant == address(3))
+            .unwrap();
+        drop(tenants);
+        state.census.backend_references.insert(row.get(), 1);
+        row
+    };
+    agent.handle.reload(model(2)).await.unwrap().unwrap();
+    sleep(Duration::from_mins(5)).await;
+    agent.settle().await;
+    assert_eq!(watched(), all, "its flow goes on");
+
+    // Its neighbour has another MAC address now, which its flow must follow.
+    let way = |agent: &Agent| agent.plane.state().tables.backends[&row];
+    let before = format!("{:?}", way(&agent));
+    agent.host.0.lock().unwrap().macs.insert(address(3).ip(), 9);
+    agent.network_changed().await;
+    assert_ne!(format!("{:?}", way(&agent)), before);
+
+    agent.plane.state().census.backend_references.clear();
+    sleep(Duration::from_mins(5)).await;
+    agent.settle().await;
+    let left: BTreeSet<_> = [1, 2].map(|number| address(number).ip()).into();
+    assert_eq!(watched(), left);
+}

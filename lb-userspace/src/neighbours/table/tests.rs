@@ -263,3 +263,18 @@ fn an_observation_answers_the_watch_it_was_made_for() {
         ..watch()
     }));
 }
+
+#[test]
+fn the_way_to_what_is_no_longer_watched_is_forgotten() {
+    let mut table = table(ON_LINK);
+    table.routes.insert(GATEWAY, ON_LINK);
+    table.forget_others(&watch());
+    assert_eq!(table.neighbour_on_the_way(BACKEND), Some((2, BACKEND)));
+    assert_eq!(table.neighbour_on_the_way(GATEWAY), None);
+    let nothing = Watch {
+        destinations: [].into(),
+        ..watch()
+    };
+    table.forget_others(&nothing);
+    assert!(table.routes.is_empty());
+}
