@@ -17,7 +17,9 @@ impl<H: Host> Core<H> {
                 (Some(_), Some(Attachment::On(attached))) => attached.fallback.clone(),
                 (Some(_), None) => None,
             };
+            let alone = self.model.interfaces.len() == 1;
             KnownInterface {
+                notice: self.quiet.trouble().filter(|_| alone).cloned(),
                 name: interface.name.clone(),
                 ifindex: link.map(|link| link.ifindex),
                 reason,

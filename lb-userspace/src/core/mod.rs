@@ -15,6 +15,7 @@ mod known;
 pub(crate) mod message;
 mod plane;
 mod reconcile;
+mod redirects;
 mod reload;
 mod task;
 

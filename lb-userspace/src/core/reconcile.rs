@@ -58,6 +58,7 @@ impl<H: Host> Core<H> {
         for error in self.attach(false).await? {
             tracing::error!(event = "attach_failed", "{error}");
         }
+        self.quiet_redirects().await?;
         if let Err(error) = self.keep_addresses().await {
             tracing::error!(event = "addresses_failed", "{error}");
         }
@@ -127,6 +128,7 @@ impl<H: Host> Core<H> {
         if self.retry.due().is_some() {
             return Ok(());
         }
+        self.quiet.doubt();
         self.reconcile().await?;
         let fresh = match self.fresh_tables().await? {
             Ok(fresh) => fresh,

@@ -1,5 +1,6 @@
 //! The whole core over a data plane of values, in time that stands still until everything waits.
 
+mod redirects;
 mod reload;
 mod running;
 mod start;
@@ -37,6 +38,7 @@ use crate::{
 #[derive(Debug, Default)]
 struct Network {
     links: BTreeMap<String, u32>,
+    forwards_not: bool,
     macs: BTreeMap<IpAddr, u8>,
     lost: BTreeSet<IpAddr>,
     probed: Vec<IpAddr>,
@@ -76,7 +78,7 @@ impl Network {
             }
         };
         Observation {
-            host_forwards: true,
+            host_forwards: !self.forwards_not,
             links: watch
                 .interfaces
                 .iter()
