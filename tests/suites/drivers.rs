@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::agent::{Agent, Config, Failure, SOON};
+use lb_tests::command;
 use lb_tests::icmp::IcmpSocket;
 use lb_tests::link;
 use lb_tests::pass::XdpPass;
 use lb_tests::poll;
+use lb_tests::scratch::Scratch;
 use lb_tests::topology::{Arms, Topology, VIP};
 use lb_tests::web::Web;
 use lb_userspace::nic::{self, Peer};
@@ -214,6 +216,59 @@ fn auto_after_generic_is_native_by_a_reload_and_loud_after_a_restart() -> Result
         assert_eq!((row.mode.as_str(), &row.reason), ("native", &None));
     }
     assert_eq!(web.client().sequence(10)?.len(), 10);
+    Ok(())
+}
+
+#[test]
+fn an_interface_made_anew_with_the_same_index_has_the_program_again() -> Result<()> {
+    let topology = Topology::new(Arms::One, 1)?;
+    let balancer = &topology.balancer;
+    let near = balancer.interface("x0");
+    balancer
+        .netns
+        .ip("link add x0 index 77 type veth peer name x1")?;
+    let mut config = Config::web(&topology, None);
+    config
+        .interfaces
+        .push(("x0".to_owned(), "native".to_owned()));
+    let _agent = Agent::start(&balancer.netns, &config)?;
+    let scratch = Scratch::new("batch")?;
+    let batch = scratch.write(
+        "anew",
+        "link del x0\nlink add x0 index 77 type veth peer name x1\n",
+    )?;
+    for _ in 0..3 {
+        balancer.netns.ip(&format!("-batch {}", batch.display()))?;
+        poll::until(SOON, "the program to be there", || {
+            ensure!(near.xdp()?.is_some(), "none");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn check_names_backends_behind_an_interface_that_is_not_configured() -> Result<()> {
+    let topology = Topology::new(Arms::Two, 1)?;
+    let mut config = Config::web(&topology, None);
+    let agent = Agent::prepare(&topology.balancer.netns, &config)?;
+    let file = agent.config_file().display().to_string();
+    let said = || Ok::<_, anyhow::Error>(command::said(&agent.lb(&["check", &file])?));
+    ensure!(!said()?.contains("warning"), "{}", said()?);
+    config.interfaces.truncate(1);
+    agent.write(&config)?;
+    let told = said()?;
+    for word in [
+        "warning: packets to web0 (10.2.0.11:80)",
+        "by back,",
+        ": ok: ",
+    ] {
+        ensure!(told.contains(word), "does not say `{word}`: {told}");
+    }
+    // Elsewhere nobody knows.
+    config.interfaces[0].0 = "nope0".to_owned();
+    agent.write(&config)?;
+    ensure!(!said()?.contains("warning"), "{}", said()?);
     Ok(())
 }
 

@@ -114,6 +114,34 @@ impl<H: Host> Core<H> {
         Ok(failures)
     }
 
+    /// Forgets what was on interfaces that were made anew with the index that they had: the kernel took the program and
+    /// the entry in `DEVICES` along with the earlier ones.
+    pub(super) async fn forget_remade(&mut self) -> Result<(), PlaneLost> {
+        let mut remade = Vec::new();
+        for (name, link) in &self.network.links {
+            let Some(link) = link else { continue };
+            let now = (link.ifindex, link.made);
+            let before = self.made.insert(name.clone(), now);
+            if before.is_some_and(|(ifindex, made)| ifindex == now.0 && made != now.1) {
+                remade.push(name.clone());
+            }
+        }
+        for name in &remade {
+            tracing::warn!(
+                event = "interface_remade",
+                interface = name,
+                "the interface was made anew; the program is attached again"
+            );
+            self.attachments.forget(name);
+        }
+        if !remade.is_empty()
+            && let Ok(fresh) = self.fresh_tables().await?
+        {
+            self.actual.tables = fresh;
+        }
+        Ok(())
+    }
+
     /// Attaches to one interface. A failure comes with whether it is the same as the last time.
     async fn attach_one(
         &mut self,

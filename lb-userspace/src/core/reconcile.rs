@@ -68,6 +68,7 @@ impl<H: Host> Core<H> {
     /// Plans and applies; gives what failed.
     pub(super) async fn reconcile_maps(&mut self) -> Result<Vec<TableError>, PlaneLost> {
         self.follow_backends().await;
+        self.forget_remade().await?;
         let desired = desired(&self.model, &self.health, &self.network, self.constants);
         let plan = plan(&desired, &self.actual, Instant::now().into_std());
         self.tell_refused(plan.refused.iter().map(ToString::to_string).collect());

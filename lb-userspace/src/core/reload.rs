@@ -11,6 +11,7 @@ use super::{
     health::Health,
     host::Host,
     plane::PlaneLost,
+    reach::{behind_other_interfaces, lost},
     task::Core,
 };
 use crate::{
@@ -49,12 +50,18 @@ impl<H: Host> Core<H> {
             }
             return Ok(Err(refusals));
         }
+        let before = behind_other_interfaces(&old, &self.network);
         self.adopt(Arc::clone(&new)).await?;
+        let lost = lost(&before, &behind_other_interfaces(&new, &self.network));
+        for line in &lost {
+            tracing::warn!(event = "backends_lost", "{line}");
+        }
         self.checks.reconfigure(&new.pools);
         self.report.config_loaded = timestamp(SystemTime::now());
         self.report.config_error = None;
         let mut lines = difference(&old, &new);
         lines.extend(self.fallbacks(&old, &new));
+        lines.extend(lost);
         Ok(Ok(lines))
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Core<H> {
     pub(super) network: Observation,
     pub(super) actual: Actual,
     pub(super) attachments: Attachments,
+    /// Index of each interface, and which of those that had it.
+    pub(super) made: BTreeMap<String, (u32, u32)>,
     /// Interfaces whose mode is `auto` from now on, and that are in generic mode: native mode is tried once more.
     pub(super) native_again: BTreeSet<String>,
     pub(super) quiet: Quiet,
@@ -127,6 +129,7 @@ impl<H: Host> Core<H> {
             network: Observation::default(),
             actual: Actual::default(),
             attachments: Attachments::default(),
+            made: BTreeMap::new(),
             native_again: BTreeSet::new(),
             quiet: Quiet::default(),
             retry: Retry::default(),

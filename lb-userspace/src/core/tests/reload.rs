@@ -149,6 +149,34 @@ async fn a_reload_into_a_mode_that_is_refused_is_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_that_removes_the_interface_of_servers_names_them() {
+    let setting = Setting::new(Fake::default());
+    {
+        let mut network = setting.host.0.lock().unwrap();
+        network.links.insert("eth1".to_owned(), 3);
+        network.behind.insert(address(2).ip(), "eth1".to_owned());
+    }
+    for number in 1..=2 {
+        setting.results.send(result(number, true)).await.unwrap();
+    }
+    let mut both = model(2);
+    both.interfaces.push(Interface {
+        name: "eth1".to_owned(),
+        mode: AttachMode::Auto,
+    });
+    let agent = setting.start(both.clone()).await.unwrap();
+    let lines = agent.handle.reload(model(2)).await.unwrap().unwrap();
+    assert_eq!(lines[0], "interface eth1 removed");
+    let told = "packets to web2 (10.0.0.2:80) leave by eth1";
+    assert!(lines.len() == 2 && lines[1].contains(told), "{lines:?}");
+    assert_eq!(agent.rotation(), [address(1)]);
+    // Once: the next reload takes nothing more.
+    assert_eq!(agent.handle.reload(model(2)).await.unwrap(), Ok(vec![]));
+    let lines = agent.handle.reload(both).await.unwrap().unwrap();
+    assert_eq!(lines, ["interface eth1 added"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn auto_after_generic_tries_native_mode_again_and_says_where_it_is_refused() {
     let in_mode = |mode| {
         let mut wanted = model(1);
