@@ -81,8 +81,17 @@ pub struct InterfaceReport {
     pub ifindex: Option<u32>,
     /// `native` or `generic` as attached; `detached` otherwise.
     pub mode: String,
-    /// Why it is detached.
+    /// Why it is detached, or in generic mode.
     pub reason: Option<String>,
+    /// What costs packets or speed there, with the mend.
+    #[serde(default)]
+    pub notices: Vec<String>,
+    /// What its driver counts of XDP and of lost packets, by the names of `ethtool -S`.
+    #[serde(default)]
+    pub driver_counters: BTreeMap<String, u64>,
+    /// Those of lost packets that moved since the agent attached or adopted the program, by how much.
+    #[serde(default)]
+    pub driver_losses: BTreeMap<String, u64>,
 }
 
 /// A service.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use super::{complain, is_broken_pipe, print};
+use super::{complain, is_broken_pipe, print, reach};
 use crate::{
     config::{self, Checked, Diagnostics, Severity},
     model::Model,
@@ -16,7 +16,8 @@ use crate::{
 #[command(after_long_help = concat!("\
 Every error is named at once, each with its file, line and column, the line itself, and
 what to do about it. Warnings are named too and do not make the check fail; of many of a
-kind the first, and how many there are.
+kind the first, and how many there are. Where all interfaces of the file exist, so do
+backends that packets leave to by another one.
 
 With --json the standard output is one array of objects: severity (error or warning),
 file, line, column, end_column, text (of the line), message, mend; the four in the middle
@@ -34,8 +35,12 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let checked = config::load(&arguments.file);
+pub(super) async fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut checked = config::load(&arguments.file);
+    if let Ok(Checked { model, warnings }) = &mut checked {
+        let file = arguments.file.display().to_string();
+        warnings.0.extend(reach::warnings(&file, model).await);
+    }
     match show(arguments, &checked) {
         // The verdict is the same, however much of it was read.
         Err(error) if is_broken_pipe(&error) => {}

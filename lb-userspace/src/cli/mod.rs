@@ -4,6 +4,7 @@
 
 mod check;
 mod detach;
+mod reach;
 mod reload;
 mod run;
 mod status;
@@ -114,7 +115,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         // Its log is where it says what went wrong.
         Command::Run(arguments) => return run::run(&arguments),
-        Command::Check(arguments) => check::check(&arguments),
+        Command::Check(arguments) => block_on(check::check(&arguments)),
         Command::Status(arguments) => block_on(status::status(&arguments)),
         Command::Reload(arguments) => block_on(reload::reload(&arguments)),
         Command::Detach(arguments) => block_on(detach::detach(&arguments)),

@@ -89,6 +89,7 @@ impl<H: Host> Core<H> {
             self.forget_addresses().await?;
         }
         self.detach_unconfigured().await?;
+        self.quiet_redirects().await?;
         self.keep_addresses().await?;
         Ok(())
     }

@@ -14,7 +14,9 @@ mod inputs;
 mod known;
 pub(crate) mod message;
 mod plane;
+pub(crate) mod reach;
 mod reconcile;
+mod redirects;
 mod reload;
 mod task;
 

@@ -11,6 +11,7 @@ use super::{
     health::Health,
     host::Host,
     plane::PlaneLost,
+    reach::{behind_other_interfaces, lost},
     task::Core,
 };
 use crate::{
@@ -49,11 +50,19 @@ impl<H: Host> Core<H> {
             }
             return Ok(Err(refusals));
         }
+        let before = behind_other_interfaces(&old, &self.network);
         self.adopt(Arc::clone(&new)).await?;
+        let lost = lost(&before, &behind_other_interfaces(&new, &self.network));
+        for line in &lost {
+            tracing::warn!(event = "backends_lost", "{line}");
+        }
         self.checks.reconfigure(&new.pools);
         self.report.config_loaded = timestamp(SystemTime::now());
         self.report.config_error = None;
-        Ok(Ok(difference(&old, &new)))
+        let mut lines = difference(&old, &new);
+        lines.extend(self.fallbacks(&old, &new));
+        lines.extend(lost);
+        Ok(Ok(lines))
     }
 
     /// Makes `model` the configuration in force.
@@ -105,7 +114,10 @@ impl<H: Host> Core<H> {
                 .iter_mut()
                 .find(|known| known.name == interface.name);
             match known {
-                Some(_) if !changes_mode(old, interface) => continue,
+                Some(known) if known.mode == interface.mode => continue,
+                Some(_) if interface.mode == AttachMode::Auto && !self.is_generic(interface) => {
+                    continue;
+                }
                 Some(known) => known.mode = interface.mode,
                 None => both.interfaces.push(interface.clone()),
             }
@@ -115,6 +127,16 @@ impl<H: Host> Core<H> {
             return Ok(Ok(()));
         }
         let earlier = self.in_the_modes_in_force(old);
+        for interface in &old.interfaces {
+            let auto = both.interfaces.iter().any(|new| {
+                tried.contains(&new.name)
+                    && (&new.name, new.mode) == (&interface.name, AttachMode::Auto)
+            });
+            if auto {
+                self.attachments.forget(&interface.name);
+                self.native_again.insert(interface.name.clone());
+            }
+        }
         self.adopt(Arc::new(both)).await?;
         let refusals: Vec<_> = tried
             .iter()
@@ -132,6 +154,27 @@ impl<H: Host> Core<H> {
         self.adopt(Arc::new(earlier)).await?;
         self.adopt(Arc::clone(old)).await?;
         Ok(Err(refusals))
+    }
+
+    /// Whether the program runs there in generic mode.
+    fn is_generic(&self, interface: &Interface) -> bool {
+        let attachment = self.attachments.get(&interface.name);
+        matches!(attachment, Some(Attachment::On(attached)) if !attached.native)
+    }
+
+    /// The interfaces that `auto` is new to and that are in generic mode all the same, in words.
+    fn fallbacks(&self, old: &Model, new: &Model) -> Vec<String> {
+        let fallback = |interface: &Interface| match self.attachments.get(&interface.name) {
+            Some(Attachment::On(attached)) if !old.interfaces.contains(interface) => {
+                let reason = attached.fallback.as_ref()?;
+                let name = &interface.name;
+                Some(format!(
+                    "interface {name}: in generic mode, for native mode is refused: {reason}"
+                ))
+            }
+            _ => None,
+        };
+        new.interfaces.iter().filter_map(fallback).collect()
     }
 
     /// The model, with the modes that its interfaces are in now in the place of `auto`.

@@ -1,7 +1,7 @@
 //! The core's task: takes inputs one after the other and reconciles after each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -21,6 +21,7 @@ use super::{
     message::Message,
     plane::{Plane, PlaneLost},
     reconcile::Retry,
+    redirects::Quiet,
 };
 use crate::{
     addresses::Wanted,
@@ -67,6 +68,11 @@ pub(super) struct Core<H> {
     pub(super) network: Observation,
     pub(super) actual: Actual,
     pub(super) attachments: Attachments,
+    /// Index of each interface, and which of those that had it.
+    pub(super) made: BTreeMap<String, (u32, u32)>,
+    /// Interfaces whose mode is `auto` from now on, and that are in generic mode: native mode is tried once more.
+    pub(super) native_again: BTreeSet<String>,
+    pub(super) quiet: Quiet,
     pub(super) retry: Retry,
     /// The VIPs that the host was last told to have.
     pub(super) addresses: Option<Wanted>,
@@ -123,6 +129,9 @@ impl<H: Host> Core<H> {
             network: Observation::default(),
             actual: Actual::default(),
             attachments: Attachments::default(),
+            made: BTreeMap::new(),
+            native_again: BTreeSet::new(),
+            quiet: Quiet::default(),
             retry: Retry::default(),
             addresses: None,
             transitions: Vec::new(),

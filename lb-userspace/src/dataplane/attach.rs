@@ -10,11 +10,15 @@ use super::{
     query::{self, InForceMode},
     syscall::{self, LinkInfo},
 };
-use crate::model::AttachMode;
+use crate::{model::AttachMode, nic};
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `include/uapi/linux/if_link.h`.
 const GENERIC: u32 = 1 << 1;
 const NATIVE: u32 = 1 << 2;
+/// Why an adopted program is in generic mode where any would do.
+const LEFT_GENERIC: &str = "it was in generic mode already, and keeps its mode until it is detached; mend: stop the agent \
+                            and start it again, which tries native mode, or write `mode = \"generic\"` where that is \
+                            meant";
 
 /// Where the program is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct Target {
     pub ifindex: u32,
     /// How to attach.
     pub mode: AttachMode,
+    /// With [`AttachMode::Auto`], a link in generic mode does not do: native mode is tried first.
+    pub anew: bool,
 }
 
 /// How the program runs on an interface.
@@ -60,7 +66,7 @@ pub enum AttachError {
         interface: String,
     },
     /// The driver or the kernel refuses.
-    #[error("{interface}: the kernel refuses to attach in {mode} mode: {cause}{hint}", hint = hint(.cause, .mode))]
+    #[error("{interface}: the kernel refuses to attach in {mode} mode: {cause}{mend}", mend = mend(.advice.as_ref()))]
     Refused {
         /// The interface.
         interface: String,
@@ -68,6 +74,8 @@ pub enum AttachError {
         mode: &'static str,
         /// Why.
         cause: io::Error,
+        /// What to do, where that is known.
+        advice: Option<String>,
     },
     /// The configured mode is refused; the program runs on in the mode it was in.
     #[error("{refusal}\n   until then it runs on in {mode} mode")]
@@ -100,34 +108,9 @@ pub enum AttachError {
     Pins(#[from] PinsError),
 }
 
-/// What the drivers of Linux mean by the errors that they return from attaching. The kernel says it in words only by
-/// netlink, which makes no link.
-fn hint(cause: &io::Error, mode: &str) -> String {
-    let native = mode == "native";
-    let advice = match cause.raw_os_error() {
-        Some(libc::EOPNOTSUPP) if native => {
-            "its driver has no XDP; use `mode = \"auto\"` or `mode = \"generic\"`"
-        }
-        Some(libc::ERANGE | libc::EMSGSIZE) => {
-            "its MTU is too large for XDP without fragments (a veth takes 3498, other drivers about a page); lower it \
-             with `ip link set dev IF mtu N`, on both ends of a veth"
-        }
-        Some(libc::ENOSPC) => {
-            "it has fewer receive queues than its peer has transmit queues, or too few for XDP; change them with \
-             `ethtool -L IF`, or give a veth its queues when it is made: `ip link add .. numrxqueues N`"
-        }
-        Some(libc::EINVAL) => {
-            "usual reasons: an MTU too large for XDP, receive offloads that XDP excludes (`ethtool -K IF lro off gro-hw \
-             off`), too few queues (`ethtool -L IF`); `dmesg` often names it"
-        }
-        Some(libc::ENOMEM) => {
-            "memory or queues are short: one transmit queue a CPU is needed on many drivers"
-        }
-        Some(libc::EPERM) => "CAP_BPF and CAP_NET_ADMIN are needed",
-        Some(libc::ENETDOWN) => "bring it up: `ip link set dev IF up`",
-        _ => return String::new(),
-    };
-    format!("\n   mend: {advice}")
+/// The mend of a refusal, on a line of its own.
+fn mend(advice: Option<&String>) -> String {
+    advice.map_or_else(String::new, |advice| format!("\n   mend: {advice}"))
 }
 
 /// Attaches the program, or puts it into the link that is there.
@@ -208,7 +191,7 @@ fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Adopti
         query::in_force(target.ifindex).map_err(|cause| failed(&target.name, "look at", cause))?;
     let native = in_force.is_some_and(|found| found.mode == InForceMode::Native);
     let fits = match target.mode {
-        AttachMode::Auto => true,
+        AttachMode::Auto => native || !target.anew,
         AttachMode::Native => native,
         AttachMode::Generic => !native,
     };
@@ -229,7 +212,7 @@ fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Adopti
     Ok(Adoption::Done(Attached {
         ifindex: target.ifindex,
         native,
-        fallback: None,
+        fallback: (!native && target.mode == AttachMode::Auto).then(|| LEFT_GENERIC.to_owned()),
         adopted: true,
     }))
 }
@@ -274,11 +257,16 @@ fn create(program: BorrowedFd<'_>, target: &Target, flags: u32) -> Result<OwnedF
             Some(libc::EBUSY | libc::EEXIST) => occupied(target, cause),
             Some(libc::ENODEV) => AttachError::Missing { interface },
             _ => {
-                let mode = if flags == NATIVE { "native" } else { "generic" };
+                let native = flags == NATIVE;
+                let advice = nic::read(&interface, target.ifindex).ok().and_then(|nic| {
+                    let auto = target.mode == AttachMode::Auto;
+                    nic::refusal(&nic, cause.raw_os_error()?, native, auto)
+                });
                 AttachError::Refused {
                     interface,
-                    mode,
+                    mode: if native { "native" } else { "generic" },
                     cause,
+                    advice,
                 }
             }
         }
@@ -293,6 +281,7 @@ fn occupied(target: &Target, cause: io::Error) -> AttachError {
             interface,
             mode: "native",
             cause,
+            advice: None,
         };
     };
     let programs = || aya::programs::loaded_programs().filter_map(Result::ok);
@@ -329,27 +318,5 @@ fn failed(interface: &str, action: &'static str, cause: io::Error) -> AttachErro
         interface: interface.to_owned(),
         action,
         cause,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_says_what_to_do() {
-        let refused = |errno, mode| {
-            let cause = io::Error::from_raw_os_error(errno);
-            AttachError::Refused {
-                interface: "eth0".to_owned(),
-                mode,
-                cause,
-            }
-            .to_string()
-        };
-        assert!(refused(libc::EOPNOTSUPP, "native").contains("mode = \"auto\""));
-        assert!(!refused(libc::EOPNOTSUPP, "generic").contains("mend"));
-        assert!(refused(libc::ERANGE, "native").contains("3498"));
-        assert!(refused(libc::ENOSPC, "native").contains("queues"));
     }
 }

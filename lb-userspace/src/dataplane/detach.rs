@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{PinsError, attach, pins::Pins};
+use super::{PinsError, attach, pins::Pins, redirects::Redirects};
 use crate::addresses;
 
 /// Why an instance can't be taken down.
@@ -60,6 +60,11 @@ pub(super) fn remove(pins: &Pins) -> Result<Vec<String>, Vec<String>> {
                 }
             }
         }
+        Err(error) => left.push(error.to_string()),
+    }
+    match Redirects::of(pins).restore() {
+        Ok(true) => removed.push("ICMP redirects switched on again".to_owned()),
+        Ok(false) => {}
         Err(error) => left.push(error.to_string()),
     }
     // Maps of a program that still runs stay where the next attempt finds them.

@@ -10,10 +10,11 @@ use lb_common::abi::{FlowCounters, MAX_TABLE_EVENTS, MAX_VERDICTS};
 
 use super::{
     AttachError, Attached, Dataplane, Events, InForce, InForceMode, Link, ProgramInForce, Readings,
-    ReloadError, TableError, Target,
+    RedirectsError, ReloadError, TableError, Target,
 };
 use crate::{
     model::{AttachMode, DataPlane},
+    nic::Nic,
     observe::flows::FlowCensus,
     plan::{Change, Tables},
 };
@@ -53,6 +54,14 @@ pub struct State {
     pub generic_only: Vec<String>,
     /// Interfaces whose link is in generic mode.
     pub generic: BTreeSet<String>,
+    /// The interface that the kernel sends no redirects out of.
+    pub quiet: Option<String>,
+    /// Parameters of the kernel can't be written.
+    pub read_only: bool,
+    /// What interfaces are, by index.
+    pub nics: BTreeMap<u32, Nic>,
+    /// What their drivers count, by name of the interface.
+    pub driver_counters: BTreeMap<String, BTreeMap<String, u64>>,
     /// It was there before the agent.
     pub adopted: bool,
     /// It was taken down.
@@ -134,14 +143,16 @@ impl Dataplane for Fake {
         let wants_generic = match target.mode {
             AttachMode::Generic => true,
             AttachMode::Native => false,
-            AttachMode::Auto if link.is_some() => was_generic,
+            AttachMode::Auto if link.is_some() && !target.anew => was_generic,
             AttachMode::Auto => state.generic_only.contains(&target.name),
         };
+        let auto = target.mode == AttachMode::Auto;
         if !wants_generic && state.generic_only.contains(&target.name) {
             let refusal = AttachError::Refused {
                 interface: target.name.clone(),
                 mode: "native",
                 cause: io::Error::from_raw_os_error(libc::EOPNOTSUPP),
+                advice: Some("another mode".to_owned()),
             };
             return Err(match link {
                 Some(_) => AttachError::Kept {
@@ -165,13 +176,28 @@ impl Dataplane for Fake {
         Ok(Attached {
             ifindex: target.ifindex,
             native,
-            fallback: None,
+            fallback: (auto && wants_generic).then(|| "as the test wants".to_owned()),
             adopted: link.is_some(),
         })
     }
 
     fn detach(&mut self, interface: &str) -> Result<bool, AttachError> {
         Ok(self.state().links.remove(interface).is_some())
+    }
+
+    fn quiet_redirects(&mut self, interface: Option<&str>) -> Result<bool, RedirectsError> {
+        let mut state = self.state();
+        if state.read_only && interface.is_some() {
+            return Err(RedirectsError::Parameter {
+                action: "write",
+                path: "/proc/sys".into(),
+                cause: io::Error::from_raw_os_error(libc::EROFS),
+                command: "sysctl".to_owned(),
+            });
+        }
+        let changed = state.quiet.as_deref() != interface;
+        state.quiet = interface.map(str::to_owned);
+        Ok(changed)
     }
 
     fn links(&mut self) -> Result<Vec<Link>, AttachError> {
@@ -208,6 +234,7 @@ impl Dataplane for Fake {
     fn remove(&mut self) -> Result<(), Vec<String>> {
         let mut state = self.state();
         state.removed = true;
+        state.quiet = None;
         state.links.clear();
         state.tables = Tables::default();
         Ok(())
@@ -232,11 +259,26 @@ impl Readings for Fake {
 
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
         let state = self.state();
-        let attached = state.links.values().any(|(index, _)| *index == ifindex);
-        Ok(attached.then_some(InForce {
-            mode: InForceMode::Native,
+        let mut links = state.links.iter();
+        let attached = links.find(|(_, (index, _))| *index == ifindex);
+        Ok(attached.map(|(name, _)| InForce {
+            mode: if state.generic.contains(name) {
+                InForceMode::Generic
+            } else {
+                InForceMode::Native
+            },
             program: 1,
         }))
+    }
+
+    fn nic(&self, _: &str, ifindex: u32) -> io::Result<Nic> {
+        Ok(self.state().nics.get(&ifindex).cloned().unwrap_or_default())
+    }
+
+    fn driver_counters(&self, interface: &str) -> io::Result<BTreeMap<String, u64>> {
+        let state = self.state();
+        let counters = state.driver_counters.get(interface);
+        Ok(counters.cloned().unwrap_or_default())
     }
 
     fn service(&self, row: u32) -> FlowCounters {

@@ -11,8 +11,8 @@ use lb_common::abi::ConfigRow;
 use tokio::task::AbortHandle;
 
 use super::{
-    AttachError, Attached, Dataplane, Events, Link, OpenError, Place, Readings, ReloadError,
-    TableError, Target, attach, clock,
+    AttachError, Attached, Dataplane, Events, Link, OpenError, Place, Readings, RedirectsError,
+    ReloadError, TableError, Target, attach, clock,
     control::{self, CONTROL},
     events::watch,
     io_error,
@@ -22,6 +22,7 @@ use super::{
     pins::Pins,
     program::Program,
     readings::KernelReadings,
+    redirects::Redirects,
     syscall,
 };
 use crate::{
@@ -193,6 +194,10 @@ impl Dataplane for Kernel {
 
     fn detach(&mut self, interface: &str) -> Result<bool, AttachError> {
         attach::detach(&self.pins, interface)
+    }
+
+    fn quiet_redirects(&mut self, interface: Option<&str>) -> Result<bool, RedirectsError> {
+        Redirects::of(&self.pins).quiet(interface)
     }
 
     fn links(&mut self) -> Result<Vec<Link>, AttachError> {

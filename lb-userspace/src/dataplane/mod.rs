@@ -20,11 +20,12 @@ mod privilege;
 mod program;
 mod query;
 mod readings;
+mod redirects;
 mod rows;
 mod shared;
 mod syscall;
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use lb_common::abi::FlowCounters;
 
@@ -39,9 +40,11 @@ pub use open::{OpenError, Place};
 pub use pins::{Holder, PinsError};
 pub use program::LoadError;
 pub use query::{InForce, InForceMode};
+pub use redirects::RedirectsError;
 
 use crate::{
     model::DataPlane,
+    nic::Nic,
     observe::flows::FlowCensus,
     plan::{Change, Tables},
 };
@@ -80,6 +83,13 @@ pub trait Dataplane: Send + 'static {
     /// # Errors
     /// See [`AttachError`].
     fn links(&mut self) -> Result<Vec<Link>, AttachError>;
+
+    /// Has the kernel send no ICMP redirects out of an interface, and as before out of any other; gives whether that
+    /// changed anything.
+    ///
+    /// # Errors
+    /// See [`RedirectsError`]; all is as it was before.
+    fn quiet_redirects(&mut self, interface: Option<&str>) -> Result<bool, RedirectsError>;
 
     /// Replaces the program by one with these load-time constants, in every link.
     ///
@@ -125,6 +135,18 @@ pub trait Readings: Send + Sync + 'static {
     /// # Errors
     /// There is no such interface.
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>>;
+
+    /// What an interface is, and how its driver is set.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    fn nic(&self, name: &str, ifindex: u32) -> io::Result<Nic>;
+
+    /// What an interface's driver counts of XDP and of lost packets, by its own names.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    fn driver_counters(&self, name: &str) -> io::Result<BTreeMap<String, u64>>;
 
     /// Counters of a row of services, over all CPUs.
     fn service(&self, row: u32) -> FlowCounters;

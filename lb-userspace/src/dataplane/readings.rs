@@ -1,6 +1,7 @@
 //! Counters and flows, read from any thread.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +23,11 @@ use super::{
     query,
     shared::SharedArray,
 };
-use crate::{observe::flows::FlowCensus, plan::Tables};
+use crate::{
+    nic::{self, Nic},
+    observe::flows::FlowCensus,
+    plan::Tables,
+};
 
 /// Words of an entry of the flow table.
 const ENTRY_WORDS: usize = size_of::<FlowEntry>() / size_of::<u64>();
@@ -98,6 +103,14 @@ impl Readings for KernelReadings {
 
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
         query::in_force(ifindex)
+    }
+
+    fn nic(&self, name: &str, ifindex: u32) -> io::Result<Nic> {
+        nic::read(name, ifindex)
+    }
+
+    fn driver_counters(&self, name: &str) -> io::Result<BTreeMap<String, u64>> {
+        nic::counters(name)
     }
 
     fn service(&self, row: u32) -> FlowCounters {

@@ -122,7 +122,28 @@ fn program(report: &StatusReport) -> Vec<Family> {
         attached.set(&labels, u64::from(interface.mode != "detached"));
     }
     families.push(attached);
+    families.extend(drivers(report));
     families
+}
+
+fn drivers(report: &StatusReport) -> [Family; 2] {
+    let mut counters = Family::counters(
+        "lb_driver_counters_total",
+        "What the driver of an interface counts of XDP and of lost packets, by the names of ethtool -S.",
+        &["interface", "counter"],
+    );
+    let mut notices = Family::gauges(
+        "lb_interface_notices",
+        "Settings of an interface that cost packets or speed, which lb status names.",
+        &["interface"],
+    );
+    for interface in &report.interfaces {
+        for (name, count) in &interface.driver_counters {
+            counters.set(&[&interface.name, name], *count);
+        }
+        notices.set(&[&interface.name], interface.notices.len() as u64);
+    }
+    [counters, notices]
 }
 
 fn packets(report: &StatusReport) -> Vec<Family> {

@@ -88,6 +88,8 @@ pub(crate) enum RouteAnswer {
 pub(crate) struct Table {
     pub(crate) host_forwards: bool,
     pub(crate) links: BTreeMap<u32, LinkRow>,
+    /// How often a link of that index went away.
+    pub(crate) gone: BTreeMap<u32, u32>,
     /// In the kernel's order.
     pub(crate) addresses: Vec<AddressRow>,
     pub(crate) neighbours: BTreeMap<NeighbourKey, NeighbourRow>,
@@ -119,6 +121,7 @@ impl Table {
             }
             Event::LinkGone(ifindex) => {
                 self.links.remove(&ifindex);
+                *self.gone.entry(ifindex).or_default() += 1;
                 self.addresses.retain(|address| address.ifindex != ifindex);
                 self.neighbours.retain(|(of, _), _| *of != ifindex);
                 Effect::Routes
@@ -208,6 +211,7 @@ impl Table {
             .find(|row_| row_.ifindex == row.ifindex && row_.protocol != PROTOCOL);
         Some(Link {
             ifindex: row.ifindex,
+            made: self.gone.get(&row.ifindex).copied().unwrap_or(0),
             mac: row.mac,
             up: row.up,
             ipv4: ipv4.map(|address| address.address),

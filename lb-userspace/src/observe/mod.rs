@@ -4,6 +4,7 @@
 //! knows ([`Known`]) into a [`StatusReport`]. Reading may take milliseconds: call it on a blocking thread. Nothing here
 //! writes.
 
+mod drivers;
 pub mod flows;
 pub mod rates;
 mod report;
@@ -23,6 +24,8 @@ use lb_common::abi::{BackendId, FlowCounters, InterfaceSlot, ServiceId};
 
 pub(crate) use report::timestamp;
 pub use report::{BackendHealth, Known, KnownInterface};
+
+use self::drivers::Driver;
 
 use crate::{
     dataplane::{InForce, ProgramInForce, Readings},
@@ -52,6 +55,8 @@ struct Memory {
     census: Option<(Instant, Duration, Arc<FlowCensus>)>,
     services: Rates<ServiceId, RATES>,
     backends: Rates<BackendId, RATES>,
+    /// What drivers had counted when the program was attached, by interface.
+    drivers: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 /// Flows, packets and bytes a second.
@@ -79,6 +84,7 @@ struct Seen {
     census: Arc<FlowCensus>,
     program: Option<ProgramInForce>,
     attached: BTreeMap<String, InForce>,
+    drivers: BTreeMap<String, Driver>,
 }
 
 impl Observer {
@@ -155,6 +161,7 @@ impl Observer {
                 self.readings.attached(ifindex).ok().flatten()?,
             ))
         });
+        let attached = attached.collect();
         Ok(Seen {
             rows: tables
                 .tenants()
@@ -167,7 +174,8 @@ impl Observer {
             flow_capacity: self.readings.flow_capacity(),
             census: self.census(now, CENSUS_AGE)?,
             program: Some(self.readings.program()?),
-            attached: attached.collect(),
+            drivers: self.drivers(known, &attached),
+            attached,
             tables,
         })
     }

@@ -46,6 +46,8 @@ pub struct KnownInterface {
     pub ifindex: Option<u32>,
     /// Why the program does not run there, or why it runs in generic mode.
     pub reason: Option<String>,
+    /// What costs packets there, as far as the core knows.
+    pub notice: Option<String>,
 }
 
 /// A backend of a pool.
@@ -121,11 +123,21 @@ fn interface_report(interface: &KnownInterface, seen: &Seen) -> InterfaceReport 
         Some(_) => ("native", None),
         None => ("detached", None),
     };
+    let driver = seen.drivers.get(&interface.name);
+    let driver = driver.cloned().unwrap_or_default();
     InterfaceReport {
         name: interface.name.clone(),
         ifindex: interface.ifindex,
         mode: mode.to_owned(),
         reason: interface.reason.clone().or(other),
+        notices: interface
+            .notice
+            .iter()
+            .cloned()
+            .chain(driver.notices)
+            .collect(),
+        driver_counters: driver.counters,
+        driver_losses: driver.losses,
     }
 }
 

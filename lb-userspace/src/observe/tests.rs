@@ -16,6 +16,7 @@ use crate::{
     core::testing::{address, model},
     dataplane::{Dataplane, Target, fake::Fake},
     model::AttachMode,
+    nic::{Nic, Peer},
     plan::{Actual, Desired, Hop, HopKey, Interface, Service, ServiceAddress, plan},
     status::AgentReport,
 };
@@ -66,6 +67,7 @@ fn in_force() -> Fake {
         name: "eth0".to_owned(),
         ifindex: 2,
         mode: AttachMode::Auto,
+        anew: false,
     };
     fake.attach(&target).unwrap();
     fake
@@ -85,6 +87,7 @@ fn known(backends: u8) -> Known {
             name: "eth0".to_owned(),
             ifindex: Some(2),
             reason: None,
+            notice: None,
         }],
         health: BTreeMap::from([(("web".to_owned(), address(1)), health)]),
     }
@@ -134,6 +137,66 @@ fn what_is_not_in_force_is_not_claimed() {
             .all(|backend| !backend.in_rotation)
     );
     assert_eq!(report.interfaces[0].mode, "detached");
+}
+
+#[test]
+fn what_the_driver_loses_from_the_attachment_on_is_told() {
+    let fake = in_force();
+    let count = |drops, sent| {
+        let counters = [("tx_xdp_tx_drops", drops), ("tx_xdp_tx", sent)];
+        let counters = counters.map(|(name, count)| (name.to_owned(), count));
+        let mut state = fake.state();
+        state
+            .driver_counters
+            .insert("eth0".to_owned(), counters.into());
+    };
+    let observer = Observer::new(fake.readings(), 250);
+    let interface = || {
+        let report = observer.report(&known(2), Instant::now(), SystemTime::now());
+        report.interfaces[0].clone()
+    };
+    count(5, 100);
+    observer.attaching("eth0");
+    count(5, 200);
+    assert!(interface().driver_losses.is_empty(), "{:?}", interface());
+    assert_eq!(interface().driver_counters["tx_xdp_tx"], 200);
+    count(12, 300);
+    let lost = [("tx_xdp_tx_drops".to_owned(), 7)];
+    assert_eq!(interface().driver_losses, lost.into());
+    observer.attaching("eth0");
+    assert!(interface().driver_losses.is_empty(), "{:?}", interface());
+}
+
+#[test]
+fn what_costs_packets_is_told_for_as_long_as_it_is_so() {
+    let fake = in_force();
+    let peer = |has_program| {
+        let nic = Nic {
+            driver: "veth".to_owned(),
+            peer: Some(Peer::Here {
+                name: "v1".to_owned(),
+                mtu: 1500,
+                has_program,
+                gro: true,
+                tx_checksum: false,
+            }),
+            ..Nic::default()
+        };
+        fake.state().nics.insert(2, nic);
+    };
+    let observer = Observer::new(fake.readings(), 250);
+    let notices = || {
+        let report = observer.report(&known(2), Instant::now(), SystemTime::now());
+        report.interfaces[0].notices.clone()
+    };
+    peer(false);
+    assert!(
+        notices()[0].contains("v1 has no XDP program"),
+        "{:?}",
+        notices()
+    );
+    peer(true);
+    assert_eq!(notices(), [""; 0]);
 }
 
 #[test]

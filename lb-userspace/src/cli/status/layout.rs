@@ -121,6 +121,15 @@ fn head(report: &StatusReport, now: Option<SystemTime>, colour: bool) -> String 
         "interfaces: {}",
         interfaces.collect::<Vec<_>>().join(", ")
     ));
+    for interface in &report.interfaces {
+        let name = &interface.name;
+        let notices = interface.notices.iter();
+        lines.extend(notices.map(|notice| Style::Bad.paint(&format!("{name}: {notice}"), colour)));
+        if !interface.driver_losses.is_empty() {
+            let losses = listed(&interface.driver_losses);
+            lines.push(Style::Bad.paint(&format!("{name}: lost by the driver: {losses}"), colour));
+        }
+    }
 
     let table = &report.flow_table;
     lines.push(format!(

@@ -1,5 +1,6 @@
 //! The whole core over a data plane of values, in time that stands still until everything waits.
 
+mod redirects;
 mod reload;
 mod running;
 mod start;
@@ -37,8 +38,13 @@ use crate::{
 #[derive(Debug, Default)]
 struct Network {
     links: BTreeMap<String, u32>,
+    forwards_not: bool,
+    /// How often its links were made anew.
+    made: u32,
     macs: BTreeMap<IpAddr, u8>,
     lost: BTreeSet<IpAddr>,
+    /// Interfaces that addresses are behind, where that is not `eth0`.
+    behind: BTreeMap<IpAddr, String>,
     probed: Vec<IpAddr>,
     kept: Vec<Option<Wanted>>,
     /// VIPs of an earlier agent, by interface.
@@ -53,6 +59,7 @@ impl Network {
     fn observe(&self, watch: &Watch) -> Observation {
         let link = |ifindex: &u32| Link {
             ifindex: *ifindex,
+            made: self.made,
             mac: [2, 0, 0, 0, 0, 1],
             up: true,
             ipv4: None,
@@ -65,8 +72,18 @@ impl Network {
                     reason: Some(Reason::NotUnicast(*address)),
                 };
             }
+            let interface = self.behind.get(address).map_or("eth0", String::as_str);
+            if !watch.interfaces.contains(interface) {
+                return Resolution {
+                    hop: Hop::Unreachable,
+                    reason: Some(Reason::OtherInterface {
+                        address: *address,
+                        interface: interface.to_owned(),
+                    }),
+                };
+            }
             let key = HopKey {
-                interface: "eth0".to_owned(),
+                interface: interface.to_owned(),
                 address: *address,
             };
             let mac = [2, 0, 0, 0, 1, self.macs.get(address).copied().unwrap_or(0)];
@@ -76,7 +93,7 @@ impl Network {
             }
         };
         Observation {
-            host_forwards: true,
+            host_forwards: !self.forwards_not,
             links: watch
                 .interfaces
                 .iter()

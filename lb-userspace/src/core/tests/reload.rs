@@ -149,6 +149,98 @@ async fn a_reload_into_a_mode_that_is_refused_is_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_that_removes_the_interface_of_servers_names_them() {
+    let setting = Setting::new(Fake::default());
+    {
+        let mut network = setting.host.0.lock().unwrap();
+        network.links.insert("eth1".to_owned(), 3);
+        network.behind.insert(address(2).ip(), "eth1".to_owned());
+    }
+    for number in 1..=2 {
+        setting.results.send(result(number, true)).await.unwrap();
+    }
+    let mut both = model(2);
+    both.interfaces.push(Interface {
+        name: "eth1".to_owned(),
+        mode: AttachMode::Auto,
+    });
+    let agent = setting.start(both.clone()).await.unwrap();
+    let lines = agent.handle.reload(model(2)).await.unwrap().unwrap();
+    assert_eq!(lines[0], "interface eth1 removed");
+    let told = "packets to web2 (10.0.0.2:80) leave by eth1";
+    assert!(lines.len() == 2 && lines[1].contains(told), "{lines:?}");
+    assert_eq!(agent.rotation(), [address(1)]);
+    // Once: the next reload takes nothing more.
+    assert_eq!(agent.handle.reload(model(2)).await.unwrap(), Ok(vec![]));
+    let lines = agent.handle.reload(both).await.unwrap().unwrap();
+    assert_eq!(lines, ["interface eth1 added"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn auto_after_generic_tries_native_mode_again_and_says_where_it_is_refused() {
+    let in_mode = |mode| {
+        let mut wanted = model(1);
+        wanted.interfaces[0].mode = mode;
+        wanted
+    };
+    let setting = Setting::new(Fake::default());
+    let agent = setting.start(in_mode(AttachMode::Generic)).await.unwrap();
+    let mode = async || {
+        let report = agent.handle.status().await.unwrap();
+        report.interfaces[0].mode.clone()
+    };
+    assert_eq!(mode().await, "generic");
+    let reload = async |mode| agent.handle.reload(in_mode(mode)).await.unwrap().unwrap();
+    assert_eq!(
+        reload(AttachMode::Auto).await,
+        ["interface eth0: mode auto"]
+    );
+    assert_eq!(mode().await, "native");
+    reload(AttachMode::Generic).await;
+    let only = ["eth0".to_owned()];
+    agent.plane.state().generic_only.extend(only);
+    let lines = reload(AttachMode::Auto).await;
+    assert!(
+        lines.len() == 2 && lines[1].contains("native mode is refused"),
+        "{lines:?}"
+    );
+    assert_eq!(mode().await, "generic");
+    // Once and not for ever: a reload of something else leaves the link alone.
+    let (before, generic) = {
+        let mut state = agent.plane.state();
+        state.generic_only.clear();
+        (state.links.clone(), state.generic.clone())
+    };
+    let mut larger = in_mode(AttachMode::Auto);
+    larger.pools[0].backends.push(backend(2));
+    agent.handle.reload(larger).await.unwrap().unwrap();
+    assert_eq!(agent.plane.state().links, before);
+    assert_eq!(agent.plane.state().generic, generic);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_is_taken_back_leaves_what_fell_back_to_generic_alone() {
+    let setting = Setting::new(Fake::default());
+    let links = [("eth1".to_owned(), 3)];
+    setting.host.0.lock().unwrap().links.extend(links);
+    setting.plane.state().generic_only.push("eth1".to_owned());
+    let mut both = model(1);
+    both.interfaces.push(Interface {
+        name: "eth1".to_owned(),
+        mode: AttachMode::Auto,
+    });
+    let agent = setting.start(both.clone()).await.unwrap();
+    // Would take native mode now, were it tried.
+    agent.plane.state().generic_only.clear();
+    agent.plane.state().generic_only.push("eth0".to_owned());
+    let mut wanted = both;
+    wanted.interfaces[0].mode = AttachMode::Native;
+    assert!(agent.handle.reload(wanted).await.unwrap().is_err());
+    let generic: Vec<_> = agent.plane.state().generic.iter().cloned().collect();
+    assert_eq!(generic, ["eth1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_row_of_a_removed_backend_is_free_after_its_last_flow() {
     let agent = running(2).await;
     let id = {

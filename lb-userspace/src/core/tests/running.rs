@@ -226,3 +226,32 @@ fn service() -> ServiceAddress {
         protocol: service.protocol,
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_is_made_anew_with_the_same_index_gets_the_program_at_once() {
+    // The change may be seen in two steps or in one.
+    for seen_gone in [true, false] {
+        let agent = running(1).await;
+        let devices = agent.plane.state().tables.devices.clone();
+        assert_eq!(devices.len(), 1);
+        if seen_gone {
+            agent.host.0.lock().unwrap().links.clear();
+            agent.network_changed().await;
+        }
+        // What the kernel does with an interface's going.
+        {
+            let mut state = agent.plane.state();
+            state.links.clear();
+            state.tables.devices.clear();
+        }
+        {
+            let mut network = agent.host.0.lock().unwrap();
+            network.links.insert("eth0".to_owned(), 2);
+            network.made += 1;
+        }
+        agent.network_changed().await;
+        let state = agent.plane.state();
+        assert_eq!(state.links.get("eth0"), Some(&(2, 0)), "{seen_gone}");
+        assert_eq!(state.tables.devices, devices, "{seen_gone}");
+    }
+}

@@ -87,6 +87,30 @@ async fn a_start_after_a_kill_adopts_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_adopts_generic_mode_where_any_would_do_says_so() {
+    let tables = running(1).await.plane.state().tables.clone();
+    for mode in [AttachMode::Auto, AttachMode::Generic] {
+        let setting = Setting::new(Fake::adopted(tables.clone()));
+        {
+            let mut state = setting.plane.state();
+            state.links.insert("eth0".to_owned(), (2, 0));
+            state.generic.insert("eth0".to_owned());
+        }
+        let mut model = model(1);
+        model.interfaces[0].mode = mode;
+        let agent = setting.start(model).await.unwrap();
+        let report = agent.handle.status().await.unwrap();
+        assert_eq!(report.interfaces[0].mode, "generic");
+        assert_eq!(
+            report.interfaces[0].reason.is_some(),
+            mode == AttachMode::Auto,
+            "{:?}",
+            report.interfaces[0]
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_that_does_not_manage_addresses_removes_those_of_the_earlier_agent() {
     let vip = Ipv4Addr::new(192, 0, 2, 10);
     for (adopted, wanted) in [(false, false), (true, false), (true, true)] {

@@ -278,3 +278,18 @@ fn the_way_to_what_is_no_longer_watched_is_forgotten() {
     table.forget_others(&nothing);
     assert!(table.routes.is_empty());
 }
+
+#[test]
+fn a_link_made_anew_with_the_same_index_is_another() {
+    let mut table = table(RouteAnswer::Local);
+    let watch = Watch {
+        interfaces: ["eth0".to_owned()].into(),
+        ..Watch::default()
+    };
+    let before = table.observe(&watch);
+    table.note(Event::Link(link(2, "eth0")));
+    assert_eq!(table.observe(&watch), before);
+    table.note(Event::LinkGone(2));
+    table.note(Event::Link(link(2, "eth0")));
+    assert_ne!(table.observe(&watch), before);
+}
