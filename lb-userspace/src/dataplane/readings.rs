@@ -15,6 +15,7 @@ use lb_common::{
 use super::{
     InForce, ProgramInForce, Readings, TableError,
     counters::{COUNTERS, CounterRows},
+    held::{Held, Losses},
     io_error,
     layout::{FLOWS, OVERFLOW},
     maps::Maps,
@@ -34,6 +35,7 @@ pub(super) struct KernelReadings {
     counters: CounterRows,
     program: Arc<Mutex<Program>>,
     maps: Arc<Mutex<Maps>>,
+    held: Arc<Mutex<Held>>,
 }
 
 impl KernelReadings {
@@ -42,6 +44,7 @@ impl KernelReadings {
         directory: &Path,
         program: Arc<Mutex<Program>>,
         maps: Arc<Mutex<Maps>>,
+        held: Arc<Mutex<Held>>,
     ) -> Result<Self, (&'static str, io::Error)> {
         let map = |name| {
             SharedArray::pinned_read_only(&directory.join(name)).map_err(|cause| (name, cause))
@@ -53,6 +56,7 @@ impl KernelReadings {
                 .map_err(|cause| (COUNTERS, cause))?,
             program,
             maps,
+            held,
         })
     }
 }
@@ -140,6 +144,11 @@ impl Readings for KernelReadings {
     fn ticks(&self) -> io::Result<u64> {
         let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.ticks().map_err(|error| io_error(&error))
+    }
+
+    fn losses(&self) -> Losses {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.losses()
     }
 
     fn program(&self) -> io::Result<ProgramInForce> {

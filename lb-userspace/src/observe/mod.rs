@@ -6,6 +6,7 @@
 
 pub mod flows;
 pub mod rates;
+mod readiness;
 mod report;
 
 #[cfg(test)]
