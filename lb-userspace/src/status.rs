@@ -39,8 +39,15 @@ pub struct AgentReport {
     pub pid: u32,
     /// When it started.
     pub started: String,
-    /// The first reconcile is done and the program is attached on every interface.
+    /// The first reconcile and the first checks are done, the program runs on every interface, its pins are there, and
+    /// services can serve as far as `ready_when` asks for it.
     pub ready: bool,
+    /// Why it is not ready, a reason each.
+    #[serde(default)]
+    pub not_ready: Vec<String>,
+    /// What of the agent does not work although traffic flows: `metrics`, `socket`.
+    #[serde(default)]
+    pub problems: BTreeMap<String, String>,
     /// Whether this start adopted the pins of an earlier one.
     pub adopted: bool,
     /// Path of the configuration.
@@ -55,6 +62,16 @@ pub struct AgentReport {
     pub changes: u64,
     /// Reconciles that failed and are tried again, since the start.
     pub reconcile_failures: u64,
+}
+
+impl AgentReport {
+    /// Notes what does not work of a part of the agent, or that all of it works.
+    pub fn note(&mut self, part: &str, problem: Option<String>) {
+        match problem {
+            Some(problem) => self.problems.insert(part.to_owned(), problem),
+            None => self.problems.remove(part),
+        };
+    }
 }
 
 /// The program.

@@ -218,6 +218,14 @@ impl Agent {
         })
     }
 
+    /// Its process id.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.daemon()?.pid())
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

@@ -91,13 +91,19 @@ struct Target {
     /// Socket of the agent, where its configuration names another than /run/lb/<instance>.sock
     #[arg(long, value_name = "PATH", conflicts_with = "instance")]
     socket: Option<PathBuf>,
+    /// The agent that runs this configuration
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["instance", "socket"])]
+    config: Option<PathBuf>,
 }
 
 impl Target {
-    fn socket(&self) -> PathBuf {
-        self.socket
-            .clone()
-            .unwrap_or_else(|| default_socket(&self.instance))
+    fn socket(&self) -> anyhow::Result<PathBuf> {
+        match (&self.config, &self.socket) {
+            (Some(config), _) => config::socket_of(config)
+                .with_context(|| format!("{} can't be read", config.display())),
+            (None, Some(socket)) => Ok(socket.clone()),
+            (None, None) => Ok(default_socket(&self.instance)),
+        }
     }
 }
 

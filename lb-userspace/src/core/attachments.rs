@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{host::Host, plane::PlaneLost, task::Core};
 use crate::{
     dataplane::{AttachError, Attached, Dataplane, Target},
-    model::{Interface, Model},
+    model::Interface,
     nic,
 };
 
@@ -40,12 +40,8 @@ impl Attachments {
         self.0.get(interface)
     }
 
-    /// Whether it runs on every interface of the model.
-    pub(super) fn all_on(&self, model: &Model) -> bool {
-        model
-            .interfaces
-            .iter()
-            .all(|interface| matches!(self.0.get(&interface.name), Some(Attachment::On(_))))
+    pub(super) fn is_on(&self, interface: &str) -> bool {
+        matches!(self.0.get(interface), Some(Attachment::On(_)))
     }
 
     /// When the next attempt is due.
@@ -181,11 +177,11 @@ impl<H: Host> Core<H> {
                     } else {
                         "native mode is refused: "
                     };
-                    tracing::warn!(
-                        event = "generic_mode",
-                        interface = name,
+                    let warning = format!(
                         "generic mode, which costs several times as much for a packet: {why}{reason}"
                     );
+                    tracing::warn!(event = "generic_mode", interface = name, "{warning}");
+                    self.warnings.push(format!("{name}: {warning}"));
                 }
                 self.tell_notices(&name, &attached).await;
                 self.attachments.0.insert(name, Attachment::On(attached));

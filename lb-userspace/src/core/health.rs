@@ -250,6 +250,17 @@ mod tests {
     }
 
     #[test]
+    fn a_drained_backend_that_begins_to_be_checked_is_unknown() {
+        let mut health = Health::default();
+        let mut drained = model(1);
+        drained.pools[0].check = None;
+        drained.pools[0].backends[0].weight = 0;
+        health.reconfigure(&drained, SystemTime::UNIX_EPOCH, |_, _| None);
+        health.reconfigure(&model(1), SystemTime::UNIX_EPOCH, |_, _| None);
+        assert!(!health.takes_flows("web", address(1)) && health.is_undecided());
+    }
+
+    #[test]
     fn a_late_result_of_a_removed_backend_is_nothing() {
         let mut health = Health::default();
         assert_eq!(

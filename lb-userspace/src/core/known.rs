@@ -29,9 +29,15 @@ impl<H: Host> Core<H> {
                 reason,
             }
         });
+        let mut agent = self.report.clone();
+        agent.not_ready.extend(self.obstacle.clone());
+        if !self.first_checked {
+            let waiting = "some backends have not been checked for the first time yet";
+            agent.not_ready.push(waiting.to_owned());
+        }
         Known {
             model: Arc::clone(&self.model),
-            agent: self.report.clone(),
+            agent,
             interfaces: interfaces.collect(),
             health: self.health.report(|backend| {
                 let way = self.network.ways.get(&backend.ip())?;

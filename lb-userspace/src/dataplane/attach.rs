@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{
-    pins::{Pins, PinsError},
+    held::{Held, link_error},
+    pins::PinsError,
     query::{self, InForceMode},
-    syscall::{self, LinkInfo},
+    syscall,
 };
 use crate::{model::AttachMode, nic};
 
@@ -118,22 +119,22 @@ fn mend(advice: Option<&String>) -> String {
 /// An interface takes a program in one mode at a time, so a link in another mode than the target's has to go before the
 /// new one is made. Where the new one is refused, the earlier one is made again at once.
 pub(super) fn attach(
-    pins: &Pins,
+    held: &mut Held,
     program: BorrowedFd<'_>,
     target: &Target,
 ) -> Result<Attached, AttachError> {
-    let earlier = match adopt(pins, program, target)? {
+    let earlier = match adopt(held, program, target)? {
         Adoption::Done(adopted) => return Ok(adopted),
-        Adoption::Nothing => return make(pins, program, target),
+        Adoption::Nothing => return make(held, program, target),
         Adoption::Released(earlier) => earlier,
     };
-    make(pins, program, target).map_err(|refusal| {
+    make(held, program, target).map_err(|refusal| {
         let refusal = Box::new(refusal);
         let back = Target {
             mode: earlier,
             ..target.clone()
         };
-        match make(pins, program, &back) {
+        match make(held, program, &back) {
             Ok(attached) => AttachError::Kept {
                 mode: if attached.native { "native" } else { "generic" },
                 refusal,
@@ -147,7 +148,11 @@ pub(super) fn attach(
 }
 
 /// Makes a link and its pin.
-fn make(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Attached, AttachError> {
+fn make(
+    held: &mut Held,
+    program: BorrowedFd<'_>,
+    target: &Target,
+) -> Result<Attached, AttachError> {
     let (link, native, fallback) = match target.mode {
         AttachMode::Generic => (create(program, target, GENERIC)?, false, None),
         AttachMode::Native => (create(program, target, NATIVE)?, true, None),
@@ -161,8 +166,7 @@ fn make(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Attache
             Err(error) => return Err(error),
         },
     };
-    // Without its pin the link goes with its descriptor.
-    pins.pin_link(&target.name, &link)?;
+    held.keep_link(&target.name, target.ifindex, link)?;
     Ok(Attached {
         ifindex: target.ifindex,
         native,
@@ -171,7 +175,7 @@ fn make(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Attache
     })
 }
 
-/// What became of the pinned link.
+/// What became of the link that was there.
 enum Adoption {
     /// The program is in it.
     Done(Attached),
@@ -181,14 +185,17 @@ enum Adoption {
     Released(AttachMode),
 }
 
-/// Puts the program into the pinned link where that is on the right interface in the right mode; removes the link
-/// otherwise.
-fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Adoption, AttachError> {
-    let Some((link, info)) = pinned(pins, &target.name)? else {
+/// Puts the program into the link where that is on the right interface in the right mode; removes the link otherwise.
+fn adopt(
+    held: &mut Held,
+    program: BorrowedFd<'_>,
+    target: &Target,
+) -> Result<Adoption, AttachError> {
+    let Some((link, info)) = held.link(&target.name)? else {
         return Ok(Adoption::Nothing);
     };
-    let in_force =
-        query::in_force(target.ifindex).map_err(|cause| failed(&target.name, "look at", cause))?;
+    let in_force = query::in_force(target.ifindex)
+        .map_err(|cause| link_error(&target.name, "look at", cause))?;
     let native = in_force.is_some_and(|found| found.mode == InForceMode::Native);
     let fits = match target.mode {
         AttachMode::Auto => native || !target.anew,
@@ -196,11 +203,11 @@ fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Adopti
         AttachMode::Generic => !native,
     };
     if !info.is_xdp || info.ifindex != target.ifindex || in_force.is_none() {
-        release(pins, &target.name, &link)?;
+        held.release_link(&target.name)?;
         return Ok(Adoption::Nothing);
     }
     if !fits {
-        release(pins, &target.name, &link)?;
+        held.release_link(&target.name)?;
         return Ok(Adoption::Released(if native {
             AttachMode::Native
         } else {
@@ -208,45 +215,13 @@ fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Adopti
         }));
     }
     syscall::link_update(link.as_fd(), program)
-        .map_err(|cause| failed(&target.name, "put another program into", cause))?;
+        .map_err(|cause| link_error(&target.name, "put another program into", cause))?;
     Ok(Adoption::Done(Attached {
         ifindex: target.ifindex,
         native,
         fallback: (!native && target.mode == AttachMode::Auto).then(|| LEFT_GENERIC.to_owned()),
         adopted: true,
     }))
-}
-
-/// The pinned link of an interface.
-pub(super) fn pinned(
-    pins: &Pins,
-    interface: &str,
-) -> Result<Option<(OwnedFd, LinkInfo)>, AttachError> {
-    let Some(link) = pins.link(interface)? else {
-        return Ok(None);
-    };
-    let info =
-        syscall::link_info(link.as_fd()).map_err(|cause| failed(interface, "look at", cause))?;
-    Ok(Some((link, info)))
-}
-
-/// Takes the program off an interface and removes the pin; `false` where there was none.
-pub(super) fn detach(pins: &Pins, interface: &str) -> Result<bool, AttachError> {
-    let Some(link) = pins.link(interface)? else {
-        return Ok(false);
-    };
-    release(pins, interface, &link)?;
-    Ok(true)
-}
-
-fn release(pins: &Pins, interface: &str, link: &OwnedFd) -> Result<(), AttachError> {
-    match syscall::link_detach(link.as_fd()) {
-        // The interface is gone already: ENOLINK of a link without one, EINVAL in older kernels.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::EINVAL)) => {}
-        done => done.map_err(|cause| failed(interface, "detach", cause))?,
-    }
-    pins.unpin_link(interface)?;
-    Ok(())
 }
 
 fn create(program: BorrowedFd<'_>, target: &Target, flags: u32) -> Result<OwnedFd, AttachError> {
@@ -310,13 +285,5 @@ fn occupied(target: &Target, cause: io::Error) -> AttachError {
             name.map(|name| format!(" ({name})")).unwrap_or_default()
         ),
         mend,
-    }
-}
-
-fn failed(interface: &str, action: &'static str, cause: io::Error) -> AttachError {
-    AttachError::Link {
-        interface: interface.to_owned(),
-        action,
-        cause,
     }
 }

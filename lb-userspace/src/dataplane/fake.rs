@@ -3,17 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
 use lb_common::abi::{FlowCounters, MAX_TABLE_EVENTS, MAX_VERDICTS};
 
 use super::{
-    AttachError, Attached, Dataplane, Events, InForce, InForceMode, Link, ProgramInForce, Readings,
-    RedirectsError, ReloadError, TableError, Target,
+    AttachError, Attached, Dataplane, Events, Fresh, InForce, InForceMode, Link, Loader, Losses,
+    PinsError, ProgramInForce, Readings, RedirectsError, ReloadError, TableError, Target,
 };
 use crate::{
-    model::{AttachMode, DataPlane},
+    model::{AttachMode, DataPlane, DataPlaneLog},
     nic::Nic,
     observe::flows::FlowCensus,
     plan::{Change, Tables},
@@ -46,8 +46,18 @@ pub struct State {
     pub failing: Option<fn(&Change) -> bool>,
     /// Changes that take the whole data plane along.
     pub panicking: Option<fn(&Change) -> bool>,
-    /// What the program was last loaded anew with.
+    /// Of the program in the links.
     pub settings: Option<DataPlane>,
+    /// A program is loaded only when something comes from here.
+    pub load_gate: Option<mpsc::Receiver<()>>,
+    /// What somebody else has taken.
+    pub losses: Losses,
+    /// The pins can't be made again: the bpffs is gone.
+    pub no_bpffs: bool,
+    /// Changes that are carried out and then said to have failed.
+    pub half_failing: Option<fn(&Change) -> bool>,
+    /// How often the program was to be attached.
+    pub attempts: usize,
     /// Interfaces that refuse to be attached to.
     pub refusing: Vec<String>,
     /// Interfaces that refuse native mode.
@@ -124,11 +134,15 @@ impl Dataplane for Fake {
         }
         state.tables.apply(change);
         state.changes.push(change.clone());
-        Ok(())
+        match state.half_failing {
+            Some(fails) if fails(change) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn attach(&mut self, target: &Target) -> Result<Attached, AttachError> {
         let mut state = self.state();
+        state.attempts += 1;
         if state.refusing.contains(&target.name) {
             return Err(AttachError::Missing {
                 interface: target.name.clone(),
@@ -163,6 +177,7 @@ impl Dataplane for Fake {
             });
         }
         let link = link.filter(|_| wants_generic == was_generic);
+        state.losses.links.retain(|lost| *lost != target.name);
         let replaced = link.map_or(0, |(_, replaced)| replaced + 1);
         state
             .links
@@ -209,12 +224,41 @@ impl Dataplane for Fake {
         Ok(self.state().links.iter().map(link).collect())
     }
 
-    fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError> {
+    fn loader(&self) -> Loader {
+        let gate = self.state().load_gate.take();
+        Box::new(move |settings| {
+            if let Some(gate) = gate {
+                // A gate that goes away is open.
+                gate.iter().take(1).for_each(drop);
+            }
+            Ok(Fresh {
+                settings,
+                program: None,
+            })
+        })
+    }
+
+    fn replace(&mut self, fresh: Fresh) -> Result<Fresh, ReloadError> {
         let mut state = self.state();
-        state.settings = Some(settings);
+        let before = state.settings.replace(fresh.settings);
         for (_, replaced) in state.links.values_mut() {
             *replaced += 1;
         }
+        Ok(Fresh {
+            settings: before.unwrap_or(DataPlane {
+                log: DataPlaneLog::Off,
+                flow_entries: 4_096,
+            }),
+            program: None,
+        })
+    }
+
+    fn restore(&mut self) -> Result<(), PinsError> {
+        let mut state = self.state();
+        if state.no_bpffs {
+            return Err(PinsError::Missing("/run/bpf".into()));
+        }
+        state.losses.pins.clear();
         Ok(())
     }
 
@@ -316,6 +360,10 @@ impl Readings for Fake {
 
     fn ticks(&self) -> io::Result<u64> {
         Ok(self.state().ticks)
+    }
+
+    fn losses(&self) -> Losses {
+        self.state().losses.clone()
     }
 
     fn program(&self) -> io::Result<ProgramInForce> {

@@ -11,6 +11,7 @@ mod counters;
 mod detach;
 mod events;
 pub mod fake;
+mod held;
 mod kernel;
 mod layout;
 mod maps;
@@ -34,11 +35,12 @@ pub use clock::ClockError;
 pub use counters::{CounterRows, cpus};
 pub use detach::{DetachError, detach};
 pub use events::Events;
-pub use kernel::Kernel;
+pub use held::Losses;
+pub use kernel::{Kernel, Prepared, Undo};
 pub use layout::Misfit;
 pub use open::{OpenError, Place};
 pub use pins::{Holder, PinsError};
-pub use program::LoadError;
+pub use program::{Fresh, LoadError};
 pub use query::{InForce, InForceMode};
 pub use redirects::RedirectsError;
 
@@ -91,11 +93,20 @@ pub trait Dataplane: Send + 'static {
     /// See [`RedirectsError`]; all is as it was before.
     fn quiet_redirects(&mut self, interface: Option<&str>) -> Result<bool, RedirectsError>;
 
-    /// Replaces the program by one with these load-time constants, in every link.
+    /// What loads another program beside the one in force.
+    fn loader(&self) -> Loader;
+
+    /// Puts a loaded program into every link; gives the one that was there, for the case that it is to be put back.
     ///
     /// # Errors
-    /// The new program can't be loaded, or a link not be updated; the old one then stays in force.
-    fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError>;
+    /// A link can't be updated; the earlier program then stays in force.
+    fn replace(&mut self, fresh: Fresh) -> Result<Fresh, ReloadError>;
+
+    /// Makes the pins again that somebody has removed.
+    ///
+    /// # Errors
+    /// See [`PinsError`]; what runs goes on without them.
+    fn restore(&mut self) -> Result<(), PinsError>;
 
     /// What can be read from any thread.
     fn readings(&self) -> Arc<dyn Readings>;
@@ -118,6 +129,10 @@ pub trait Dataplane: Send + 'static {
     /// What could not be removed, and why; the rest was.
     fn remove(&mut self) -> Result<(), Vec<String>>;
 }
+
+/// Loads a program with these load-time constants, away from whatever must go on: it takes as long as the kernel takes to verify
+/// it, seconds perhaps.
+pub type Loader = Box<dyn FnOnce(DataPlane) -> Result<Fresh, ReloadError> + Send>;
 
 /// What the data plane counts and holds. Every call reads the maps in force.
 pub trait Readings: Send + Sync + 'static {
@@ -181,6 +196,9 @@ pub trait Readings: Send + Sync + 'static {
     /// # Errors
     /// The maintenance program can't be run.
     fn ticks(&self) -> io::Result<u64>;
+
+    /// What somebody else has taken from the data plane: pins, and the program's links. Quick.
+    fn losses(&self) -> Losses;
 
     /// The program in the links.
     ///

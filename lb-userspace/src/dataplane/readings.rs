@@ -16,6 +16,7 @@ use lb_common::{
 use super::{
     InForce, ProgramInForce, Readings, TableError,
     counters::{COUNTERS, CounterRows},
+    held::{Held, Losses},
     io_error,
     layout::{FLOWS, OVERFLOW},
     maps::Maps,
@@ -39,6 +40,7 @@ pub(super) struct KernelReadings {
     counters: CounterRows,
     program: Arc<Mutex<Program>>,
     maps: Arc<Mutex<Maps>>,
+    held: Arc<Mutex<Held>>,
 }
 
 impl KernelReadings {
@@ -47,6 +49,7 @@ impl KernelReadings {
         directory: &Path,
         program: Arc<Mutex<Program>>,
         maps: Arc<Mutex<Maps>>,
+        held: Arc<Mutex<Held>>,
     ) -> Result<Self, (&'static str, io::Error)> {
         let map = |name| {
             SharedArray::pinned_read_only(&directory.join(name)).map_err(|cause| (name, cause))
@@ -58,6 +61,7 @@ impl KernelReadings {
                 .map_err(|cause| (COUNTERS, cause))?,
             program,
             maps,
+            held,
         })
     }
 }
@@ -159,6 +163,11 @@ impl Readings for KernelReadings {
     fn ticks(&self) -> io::Result<u64> {
         let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.ticks().map_err(|error| io_error(&error))
+    }
+
+    fn losses(&self) -> Losses {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.losses()
     }
 
     fn program(&self) -> io::Result<ProgramInForce> {

@@ -211,12 +211,17 @@ async fn pages_say_how_the_agent_is() {
         (StatusCode::OK, "ready\n".into())
     );
     report.agent.ready = false;
+    report.agent.not_ready = vec!["eth1: there is no interface eth1".into()];
+    let unready = (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "not ready\neth1: there is no interface eth1\n".to_owned(),
+    );
+    assert_eq!(page(core(Some(report.clone())), "/readyz").await, unready);
+    report.program = None;
     assert_eq!(
-        page(core(Some(report)), "/readyz").await,
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not ready\neth1: there is no interface eth1\n".into()
-        )
+        page(core(Some(report)), "/metrics").await,
+        unready,
+        "nothing was read, and zeroes would be wrong"
     );
     let mute = (
         StatusCode::SERVICE_UNAVAILABLE,

@@ -7,6 +7,7 @@
 mod drivers;
 pub mod flows;
 pub mod rates;
+mod readiness;
 mod report;
 
 #[cfg(test)]

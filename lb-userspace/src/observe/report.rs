@@ -13,7 +13,7 @@ use lb_common::{
     verdict::{DropReason, Verdict},
 };
 
-use super::{RATES, Seen};
+use super::{RATES, Seen, readiness::missing};
 use crate::{
     dataplane::InForceMode,
     model::{Backend, DataPlaneLog, Model, Service},
@@ -78,10 +78,21 @@ pub(super) fn compose(known: &Known, seen: &Seen, time: SystemTime) -> StatusRep
     };
     let named = |verdict: Verdict| (verdict.name().to_owned(), row(verdict));
     let event_count = |event: Event| seen.table_events.get(event as usize).copied().unwrap_or(0);
+    let interfaces: Vec<_> = known
+        .interfaces
+        .iter()
+        .map(|interface| interface_report(interface, seen))
+        .collect();
+    let services = services(known, seen);
+    let mut agent = known.agent.clone();
+    agent
+        .not_ready
+        .extend(missing(known.model.ready_when, &interfaces, &services));
+    agent.ready = agent.not_ready.is_empty();
     StatusReport {
         instance: known.model.instance.clone(),
         time: timestamp(time),
-        agent: known.agent.clone(),
+        agent,
         program: seen.program.as_ref().map(|program| ProgramReport {
             id: program.id,
             tag: format!("{:016x}", program.tag),
@@ -89,12 +100,8 @@ pub(super) fn compose(known: &Known, seen: &Seen, time: SystemTime) -> StatusRep
             verified_instructions: program.verified_instructions,
             log: log_level(known.model.data_plane.log).to_owned(),
         }),
-        interfaces: known
-            .interfaces
-            .iter()
-            .map(|interface| interface_report(interface, seen))
-            .collect(),
-        services: services(known, seen),
+        interfaces,
+        services,
         flow_table: FlowTableReport {
             capacity: seen.flow_capacity,
             entries: seen.census.entries,

@@ -82,6 +82,12 @@ fn head(report: &StatusReport, now: Option<SystemTime>, colour: bool) -> String 
         agent.config,
         ago(&agent.config_loaded, now)
     ));
+    for reason in &agent.not_ready {
+        lines.push(Style::Bad.paint(&format!("not ready: {reason}"), colour));
+    }
+    for (part, problem) in &agent.problems {
+        lines.push(Style::Unsure.paint(&format!("{part}: {problem}"), colour));
+    }
     if let Some(error) = &agent.config_error {
         lines.push(Style::Bad.paint(
             &format!("config: the last reload was refused: {error}"),

@@ -141,6 +141,7 @@ fn every_setting_reaches_the_model() {
         instance = "edge-1"
         manage_addresses = true
         [agent]
+        ready_when = "all-services"
         pin_root = "/tmp/bpf"
         [metrics]
         listen = "[::1]:9850"
@@ -187,6 +188,7 @@ fn every_setting_reaches_the_model() {
         manage_addresses: true,
         pin_root: "/tmp/bpf".into(),
         socket: "/run/lb/edge-1.sock".into(),
+        ready_when: ReadyWhen::AllServices,
         metrics: Some("[::1]:9850".parse().unwrap()),
         data_plane: DataPlane {
             log: DataPlaneLog::Debug,

@@ -1,5 +1,6 @@
 //! The whole core over a data plane of values, in time that stands still until everything waits.
 
+mod losses;
 mod redirects;
 mod reload;
 mod running;
@@ -190,13 +191,7 @@ impl Setting {
         let (observations, observations_out) = mpsc::channel(1);
         let (announcements, announcements_out) = mpsc::channel(1);
         let (messages, messages_out) = mpsc::channel(8);
-        let inputs = Inputs::new(
-            messages_out,
-            results_out,
-            observations_out,
-            announcements_out,
-            None,
-        );
+        let mut inputs = Inputs::new(results_out, observations_out, announcements_out, None);
         let report = AgentReport {
             adopted: plane.state().adopted,
             ..AgentReport::default()
@@ -209,8 +204,8 @@ impl Setting {
             plane: Box::new(plane.clone()),
             report,
         };
-        let task = Core::new(parts).begin(inputs).await?;
-        tokio::spawn(task);
+        let core = Core::new(parts).begin(&mut inputs).await?;
+        tokio::spawn(core.run(inputs.with_messages(messages_out)));
         Ok(Agent {
             plane,
             host,

@@ -3,18 +3,21 @@
 use lb_common::abi::{BackendId, word::BackendState};
 
 use super::*;
-use crate::model::DataPlaneLog;
+use crate::{core::Applied, model::DataPlaneLog};
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_applies_the_difference_and_says_it() {
     let agent = running(2).await;
-    assert_eq!(agent.handle.reload(model(2)).await.unwrap(), Ok(vec![]));
+    assert_eq!(
+        agent.handle.reload(model(2)).await.unwrap(),
+        Ok(Applied::default())
+    );
     let mut wanted = model(2);
     wanted.pools[0].backends.remove(0);
     wanted.pools[0].backends.push(backend(3));
     let lines = agent.handle.reload(wanted).await.unwrap().unwrap();
     assert_eq!(
-        lines,
+        lines.applied,
         [
             "pool web: backend web3 (10.0.0.3:80) added",
             "pool web: backend web1 (10.0.0.1:80) removed; its flows go on"
@@ -29,6 +32,87 @@ async fn a_reload_applies_the_difference_and_says_it() {
     agent.settle().await;
     assert_eq!(agent.rotation(), [address(2), address(3)]);
     assert_eq!(agent.host.0.lock().unwrap().checked, [1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_s_rise_and_fall_are_those_of_backends_that_are_there() {
+    let agent = running(2).await;
+    let mut wanted = model(2);
+    let Some(check) = &mut wanted.pools[0].check else {
+        panic!("the pool is checked")
+    };
+    (check.rise, check.fall) = (3, 1);
+    assert!(agent.handle.reload(wanted).await.unwrap().is_ok());
+    agent.results.send(result(1, false)).await.unwrap();
+    agent.settle().await;
+    assert_eq!(agent.rotation(), [address(2)], "one failure is enough now");
+    for passes in 1..=3 {
+        agent.results.send(result(1, true)).await.unwrap();
+        agent.settle().await;
+        assert_eq!(agent.rotation().len() == 2, passes == 3, "{passes} passes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_another_program_is_loaded_everything_goes_on() {
+    let agent = running(2).await;
+    let (gate, closed) = std::sync::mpsc::channel();
+    agent.plane.state().load_gate = Some(closed);
+    let mut wanted = model(2);
+    wanted.data_plane.log = DataPlaneLog::Debug;
+    let reload = tokio::spawn({
+        let (handle, wanted) = (agent.handle.clone(), wanted.clone());
+        async move { handle.reload(wanted).await.unwrap() }
+    });
+    // Time stands still while something is loaded.
+    let until = async |what: &str, done: &dyn Fn() -> bool| {
+        let began = std::time::Instant::now();
+        while !done() {
+            assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+            agent.handle.ping().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    until("loading begins", &|| {
+        agent.plane.state().load_gate.is_none()
+    })
+    .await;
+    for _ in 0..3 {
+        agent.results.send(result(1, false)).await.unwrap();
+    }
+    until("a dead backend leaves", &|| {
+        agent.rotation() == [address(2)]
+    })
+    .await;
+    let second = agent.handle.reload(model(2)).await.unwrap().unwrap_err();
+    assert!(second[0].contains("another reload"), "{second:?}");
+    assert_eq!(agent.plane.state().settings, None, "it is not in force yet");
+    gate.send(()).unwrap();
+    assert_eq!(
+        reload.await.unwrap().unwrap().applied,
+        ["data plane: log debug, program replaced"]
+    );
+    assert_eq!(agent.plane.state().settings, Some(wanted.data_plane));
+    assert_eq!(agent.rotation(), [address(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_for_a_program_that_is_being_loaded() {
+    let agent = running(1).await;
+    let (gate, closed) = std::sync::mpsc::channel();
+    agent.plane.state().load_gate = Some(closed);
+    let mut wanted = model(1);
+    wanted.data_plane.log = DataPlaneLog::Debug;
+    let handle = agent.handle.clone();
+    let reload = tokio::spawn(async move { handle.reload(wanted).await });
+    while agent.plane.state().load_gate.is_some() {
+        agent.handle.ping().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(agent.handle.shutdown().await.unwrap(), Ok(()));
+    assert!(agent.plane.state().removed);
+    assert!(reload.await.unwrap().is_err(), "the core has stopped");
+    drop(gate);
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,6 +205,7 @@ async fn a_reload_into_a_mode_that_is_refused_is_taken_back() {
     let links = [("eth1".to_owned(), 3)];
     setting.host.0.lock().unwrap().links.extend(links);
     setting.plane.state().generic_only.push("eth1".to_owned());
+    setting.results.send(result(1, true)).await.unwrap();
     let mut both = model(1);
     both.interfaces.push(Interface {
         name: "eth1".to_owned(),
@@ -165,14 +250,21 @@ async fn a_reload_that_removes_the_interface_of_servers_names_them() {
         mode: AttachMode::Auto,
     });
     let agent = setting.start(both.clone()).await.unwrap();
-    let lines = agent.handle.reload(model(2)).await.unwrap().unwrap();
+    let lines = agent
+        .handle
+        .reload(model(2))
+        .await
+        .unwrap()
+        .unwrap()
+        .applied;
     assert_eq!(lines[0], "interface eth1 removed");
     let told = "packets to web2 (10.0.0.2:80) leave by eth1";
     assert!(lines.len() == 2 && lines[1].contains(told), "{lines:?}");
     assert_eq!(agent.rotation(), [address(1)]);
     // Once: the next reload takes nothing more.
-    assert_eq!(agent.handle.reload(model(2)).await.unwrap(), Ok(vec![]));
-    let lines = agent.handle.reload(both).await.unwrap().unwrap();
+    let nothing = agent.handle.reload(model(2)).await.unwrap().unwrap();
+    assert_eq!(nothing.applied, Vec::<String>::new());
+    let lines = agent.handle.reload(both).await.unwrap().unwrap().applied;
     assert_eq!(lines, ["interface eth1 added"]);
 }
 
@@ -192,17 +284,17 @@ async fn auto_after_generic_tries_native_mode_again_and_says_where_it_is_refused
     assert_eq!(mode().await, "generic");
     let reload = async |mode| agent.handle.reload(in_mode(mode)).await.unwrap().unwrap();
     assert_eq!(
-        reload(AttachMode::Auto).await,
+        reload(AttachMode::Auto).await.applied,
         ["interface eth0: mode auto"]
     );
     assert_eq!(mode().await, "native");
     reload(AttachMode::Generic).await;
     let only = ["eth0".to_owned()];
     agent.plane.state().generic_only.extend(only);
-    let lines = reload(AttachMode::Auto).await;
+    let warnings = reload(AttachMode::Auto).await.warnings;
     assert!(
-        lines.len() == 2 && lines[1].contains("native mode is refused"),
-        "{lines:?}"
+        warnings.len() == 1 && warnings[0].contains("native mode is refused"),
+        "{warnings:?}"
     );
     assert_eq!(mode().await, "generic");
     // Once and not for ever: a reload of something else leaves the link alone.

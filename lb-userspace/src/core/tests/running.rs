@@ -85,6 +85,51 @@ async fn a_change_that_fails_keeps_no_other_from_being_applied() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_failed_change_has_done_is_read_and_not_done_again() {
+    let agent = running(2).await;
+    let state_changes = |agent: &Agent| {
+        let state = agent.plane.state();
+        let changes = state.changes.iter();
+        changes
+            .filter(|change| matches!(change, Change::BackendState { id, .. } if id.get() == 1))
+            .count()
+    };
+    let before = state_changes(&agent);
+    agent.plane.state().half_failing = Some(|change| matches!(change, Change::BackendState { .. }));
+    agent.fail(1).await;
+    assert!(
+        agent
+            .handle
+            .status()
+            .await
+            .unwrap()
+            .agent
+            .reconcile_failures
+            > 0
+    );
+    agent.plane.state().half_failing = None;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(agent.rotation(), [address(2)]);
+    assert_eq!(state_changes(&agent), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_all_the_time_is_tried_ever_less_often() {
+    let agent = running(2).await;
+    agent.plane.state().failing = Some(|_| true);
+    agent.fail(1).await;
+    sleep(Duration::from_mins(2)).await;
+    let failures = agent
+        .handle
+        .status()
+        .await
+        .unwrap()
+        .agent
+        .reconcile_failures;
+    assert!((20..100).contains(&failures), "{failures} attempts");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_something_else_changes_is_repaired() {
     let agent = running(2).await;
     let config = agent.plane.state().tables.config;

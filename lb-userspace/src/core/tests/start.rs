@@ -111,6 +111,24 @@ async fn a_start_that_adopts_generic_mode_where_any_would_do_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backend_that_was_added_while_no_agent_ran_is_unknown_and_not_down() {
+    let tables = running(1).await.plane.state().tables.clone();
+    let agent = Setting::new(Fake::adopted(tables))
+        .start(model(2))
+        .await
+        .unwrap();
+    let report = agent.handle.status().await.unwrap();
+    assert_eq!(report.services[0].backends[1].state, "checking");
+    agent.results.send(result(2, true)).await.unwrap();
+    agent.settle().await;
+    assert_eq!(
+        agent.rotation(),
+        [address(1), address(2)],
+        "its first pass is enough"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_that_does_not_manage_addresses_removes_those_of_the_earlier_agent() {
     let vip = Ipv4Addr::new(192, 0, 2, 10);
     for (adopted, wanted) in [(false, false), (true, false), (true, true)] {
