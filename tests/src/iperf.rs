@@ -64,8 +64,10 @@ impl Server {
 /// # Errors
 /// Where the run fails, with iperf3's words.
 pub fn run(from: &Netns, server: Ipv4Addr, options: &str) -> Result<Received> {
-    let line =
-        format!("iperf3 --client {server} --port {PORT} --json --connect-timeout 10000 {options}");
+    // Where nothing arrives any more, iperf3 waits for ever.
+    let line = format!(
+        "timeout 60 iperf3 --client {server} --port {PORT} --json --connect-timeout 10000 {options}"
+    );
     let output = command::output(&mut from.words(&line))?;
     let said = command::said(&output);
     let report: Value = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;

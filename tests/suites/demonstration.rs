@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lb_tests::agent;
 use lb_tests::command;
 use lb_tests::lateness;
@@ -49,7 +49,7 @@ fn kept_it_stays_until_ctrl_c_and_the_commands_that_it_prints_work() -> Result<(
     );
     let text = poll::until(Duration::from_mins(3), "the commands to try", || {
         if let Some(status) = kept.0.try_wait()? {
-            bail!("it ended: {status}");
+            return Ok(Err(status));
         }
         let text = fs::read_to_string(&output)?;
         ensure!(text.contains("It stays until Ctrl-C"), "{text}");
@@ -57,8 +57,9 @@ fn kept_it_stays_until_ctrl_c_and_the_commands_that_it_prints_work() -> Result<(
             text.ends_with('\n') && text.contains("web1 again"),
             "{text}"
         );
-        Ok(text)
+        Ok(Ok(text))
     })?;
+    let text = text.map_err(|status| anyhow!("it ended: {status}"))?;
     let printed = |words: &[&str]| {
         let lines = text.lines().map(str::trim);
         let mut found = lines.filter(|line| words.iter().all(|word| line.contains(word)));

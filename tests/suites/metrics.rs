@@ -43,9 +43,11 @@ fn prometheus_sees_what_the_client_did() -> Result<()> {
         .iter()
         .map(Echo::start)
         .collect::<Result<Vec<_>>>()?;
-    let config = Config::new(&topology)
+    let mut config = Config::new(&topology)
         .pool(Pool::new("echo", &topology.backends, ECHO))
         .service(Service::udp("echo", ECHO, "echo"));
+    // The longer a look at the table takes, the longer it is until the next.
+    config.flow_entries = Some(4_096);
     let agent = Agent::start(&topology.balancer.netns, &config)?;
     let row = |name| {
         poll::until(SOON, "a next hop", || {

@@ -59,7 +59,11 @@ fn killed_and_started(arms: Arms) -> Result<()> {
 
 #[test]
 fn an_agent_that_starts_again_finds_its_flows_and_counts_them_at_once() -> Result<()> {
-    let mut web = Web::start(Topology::new(Arms::Two, 3)?, None)?;
+    let topology = Topology::new(Arms::Two, 3)?;
+    let mut config = Config::web(&topology, None);
+    // The longer a look at the table takes, the longer it is until the next.
+    config.flow_entries = Some(4_096);
+    let mut web = Web::with_config(topology, &config)?;
     let sessions = Load::sessions(&web.client(), 6, Duration::from_millis(50));
     requests_since(&sessions, SystemTime::UNIX_EPOCH, 30)?;
     let flows = |web: &Web| -> Result<_> {
