@@ -1,13 +1,13 @@
 //! nginx, one process in a backend's namespace, that answers everything with the name of its server.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use crate::daemon::Daemon;
 use crate::http::Client;
 use crate::netns::Netns;
+use crate::poll::SOON;
 use crate::scratch::Scratch;
 use crate::topology::Host;
 
@@ -120,15 +120,14 @@ impl Nginx {
 
     fn wait_until_ready(&self) -> Result<()> {
         let client = Client::new(&self.netns, self.address());
-        self.daemon
-            .wait_until(Duration::from_secs(10), "answering", || {
-                let answer = client.get("/")?;
-                ensure!(
-                    answer.body == self.name,
-                    "another server answers: {answer:?}"
-                );
-                Ok(())
-            })
+        self.daemon.wait_until(SOON, "answering", || {
+            let answer = client.get("/")?;
+            ensure!(
+                answer.body == self.name,
+                "another server answers: {answer:?}"
+            );
+            Ok(())
+        })
     }
 }
 

@@ -2,10 +2,11 @@
 
 use anyhow::{Result, ensure};
 use lb_tests::agent::config::{Check, Pool, Service};
-use lb_tests::agent::{Config, SOON, binary};
+use lb_tests::agent::{Config, binary};
+use lb_tests::command;
+use lb_tests::poll::{self, SOON};
 use lb_tests::topology::{Arms, Topology};
 use lb_tests::web::Web;
-use lb_tests::{command, poll};
 
 #[test]
 fn status_shows_services_backends_states_and_counts() -> Result<()> {
@@ -13,8 +14,7 @@ fn status_shows_services_backends_states_and_counts() -> Result<()> {
     assert_eq!(web.client().sequence(10)?.len(), 10);
     web.servers[1].kill()?;
     web.agent.wait_for_state("www", "web1", "down")?;
-    let table = said(&web, &["status"])?;
-    for word in [
+    let words = [
         "www",
         "10.1.0.100:80",
         "round-robin",
@@ -26,9 +26,15 @@ fn status_shows_services_backends_states_and_counts() -> Result<()> {
         "refused",
         "front",
         "native",
-    ] {
-        ensure!(table.contains(word), "no `{word}` in\n{table}");
-    }
+    ];
+    // The reason is that of the last check; one that was under way when the server died has another.
+    let table = poll::until(SOON, "the whole table", || {
+        let table = said(&web, &["status"])?;
+        for word in words {
+            ensure!(table.contains(word), "no `{word}` in\n{table}");
+        }
+        Ok(table)
+    })?;
     ensure!(
         !table.contains('\u{1b}'),
         "colours where nobody looks:\n{table:?}"

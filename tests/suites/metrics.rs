@@ -1,6 +1,9 @@
 //! The metrics: scraped by a real Prometheus, found good by promtool, and equal to what the client did.
 
 use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -38,11 +41,13 @@ fn prometheus_sees_what_the_client_did() -> Result<()> {
     let _echoes = topology
         .backends
         .iter()
-        .map(echo)
+        .map(Echo::start)
         .collect::<Result<Vec<_>>>()?;
-    let config = Config::new(&topology)
+    let mut config = Config::new(&topology)
         .pool(Pool::new("echo", &topology.backends, ECHO))
         .service(Service::udp("echo", ECHO, "echo"));
+    // The longer a look at the table takes, the longer it is until the next.
+    config.flow_entries = Some(4_096);
     let agent = Agent::start(&topology.balancer.netns, &config)?;
     let row = |name| {
         poll::until(SOON, "a next hop", || {
@@ -62,7 +67,7 @@ fn prometheus_sees_what_the_client_did() -> Result<()> {
             .client
             .netns
             .run(|| UdpSocket::bind((CLIENT, 0)))??;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.set_read_timeout(Some(SOON))?;
         socket.connect((VIP, ECHO))?;
         for _ in 0..5 {
             socket.send(&DATA)?;
@@ -162,16 +167,45 @@ fn value<'a>(page: &'a str, series: &str) -> Result<&'a str> {
         .trim())
 }
 
-/// Sends every datagram back; ends when the socket has been silent for a while.
-fn echo(host: &Host) -> Result<std::thread::JoinHandle<()>> {
-    let socket = host.netns.run(|| UdpSocket::bind((host.address, ECHO)))??;
-    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-    Ok(std::thread::spawn(move || {
-        let mut data = [0; 2_048];
-        while let Ok((length, from)) = socket.recv_from(&mut data) {
-            if socket.send_to(&data[..length], from).is_err() {
-                break;
+/// Sends every datagram back, until it is dropped.
+struct Echo {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    fn start(host: &Host) -> Result<Self> {
+        let socket = host.netns.run(|| UdpSocket::bind((host.address, ECHO)))??;
+        // Only so that it looks whether it is over.
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let thread = thread::spawn(move || {
+            let mut data = [0; 2_048];
+            while !seen.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = socket.recv_from(&mut data)
+                    && let Err(error) = socket.send_to(&data[..length], from)
+                {
+                    eprintln!("the echo to {from} is lost: {error}");
+                }
             }
+        });
+        Ok(Self {
+            over,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            eprintln!("the echo has panicked");
         }
-    }))
+    }
 }

@@ -2,11 +2,11 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::agent::{Agent, Config};
 use lb_tests::command;
+use lb_tests::poll::SOON;
 use lb_tests::scratch::Scratch;
 use lb_tests::topology::{Arms, Topology};
 use rustix::process::Signal;
@@ -17,7 +17,7 @@ fn ready_alive_reloading_and_stopping_are_told() -> Result<()> {
     let scratch = Scratch::new("notify")?;
     let path = scratch.file("notify.sock");
     let manager = UnixDatagram::bind(&path).with_context(|| path.display().to_string())?;
-    manager.set_read_timeout(Some(Duration::from_secs(10)))?;
+    manager.set_read_timeout(Some(SOON))?;
     let told = |what: &str| -> Result<()> {
         let mut seen = Vec::new();
         let mut datagram = [0; 4_096];
