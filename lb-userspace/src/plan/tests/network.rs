@@ -217,6 +217,54 @@ fn the_row_of_a_removed_interface_is_not_given_away_before_it_has_rested() {
 }
 
 #[test]
+fn a_way_through_a_removed_interface_goes_before_its_row_is_given_away() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.interfaces.insert("eth1".to_owned(), interface(3));
+    balancer.reconcile(&wanted);
+    let eth0 = InterfaceSlot::new(1).unwrap();
+    assert_eq!(balancer.way(backend(1)).interface, eth0.get());
+
+    // Whatever is known of its route, a backend can't be reached through an interface that is not ours any more.
+    for hop in [Hop::Keep { key: None }, on_link(1, 1).1] {
+        let mut without = wanted.clone();
+        without.interfaces.remove("eth0");
+        without.hops.insert(backend(1).ip(), hop);
+        let mut balancer = Balancer {
+            actual: balancer.actual.clone(),
+            now: balancer.now,
+        };
+        let changes = balancer.reconcile(&without);
+        let place = |is: &dyn Fn(&Change) -> bool| changes.iter().position(is).unwrap();
+        let way = place(&|change| matches!(change, Change::BackendWay { .. }));
+        let row = place(&|change| matches!(change, Change::Interface { .. }));
+        assert!(way < row, "{changes:?}");
+        assert_eq!(balancer.way(backend(1)), Way::default());
+        balancer.settle(&without);
+        without.interfaces.insert("eth2".to_owned(), interface(4));
+        balancer.reconcile(&without);
+        assert_eq!(balancer.actual.tables.devices[&eth0], 4);
+        assert_eq!(balancer.way(backend(1)), Way::default());
+    }
+}
+
+#[test]
+fn a_row_that_a_way_still_names_is_nobodys() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    balancer.reconcile(&wanted);
+    // The row is free, and the way could not be cleared.
+    balancer.actual.book = Book::default();
+    balancer.actual.tables.interfaces.clear();
+    balancer.actual.tables.devices.clear();
+    wanted.interfaces = [("eth1".to_owned(), interface(3))].into();
+    balancer.reconcile(&wanted);
+    let second = InterfaceSlot::new(2).unwrap();
+    assert_eq!(balancer.actual.tables.devices, [(second, 3)].into());
+    assert_eq!(balancer.way(backend(1)), Way::default());
+}
+
+#[test]
 fn after_a_start_an_interface_made_anew_gets_another_row() {
     let mut balancer = Balancer::new();
     let mut wanted = desired(1);
