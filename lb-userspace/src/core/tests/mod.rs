@@ -62,6 +62,7 @@ impl Network {
             if self.lost.contains(address) {
                 return Resolution {
                     hop: Hop::Unreachable,
+                    source: None,
                     reason: Some(Reason::NotUnicast(*address)),
                 };
             }
@@ -72,6 +73,7 @@ impl Network {
             let mac = [2, 0, 0, 0, 1, self.macs.get(address).copied().unwrap_or(0)];
             Resolution {
                 hop: Hop::Known { key, mac },
+                source: Some(IpAddr::from([10, 0, 0, 254])),
                 reason: None,
             }
         };
