@@ -94,7 +94,15 @@ mod tests {
 
     #[test]
     fn a_carry_that_carries_again_is_added_too() {
-        for sum in [0x1_ffff, 0x2_fffe, 0xffff_0001, 0xffff_ffff, 0xffff, 0x1_0000, 0] {
+        for sum in [
+            0x1_ffff,
+            0x2_fffe,
+            0xffff_0001,
+            0xffff_ffff,
+            0xffff,
+            0x1_0000,
+            0,
+        ] {
             assert_eq!(u32::from(fold(sum)), folded(sum), "{sum:#x}");
         }
         assert_eq!(fold(0x1_ffff), 1);

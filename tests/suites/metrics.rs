@@ -117,10 +117,18 @@ fn a_death_is_seen_in_the_metrics() -> Result<()> {
     let web = Web::start(Topology::new(Arms::One, 2)?, Some(Check::http()))?;
     let prometheus = Prometheus::start(&web.topology.balancer.netns, METRICS)?;
     prometheus.wait_for(SCRAPED, "sum(lb_backend_up)", 2.0)?;
-    prometheus.wait_for(SCRAPED, "lb_service_backends_in_rotation{service='www'}", 2.0)?;
+    prometheus.wait_for(
+        SCRAPED,
+        "lb_service_backends_in_rotation{service='www'}",
+        2.0,
+    )?;
     web.servers[1].kill()?;
     prometheus.wait_for(SCRAPED, "lb_backend_up{backend='web1'}", 0.0)?;
-    prometheus.wait_for(SCRAPED, "lb_service_backends_in_rotation{service='www'}", 1.0)?;
+    prometheus.wait_for(
+        SCRAPED,
+        "lb_service_backends_in_rotation{service='www'}",
+        1.0,
+    )?;
     let checked = "sum(lb_health_checks_total{backend='web1'})";
     poll::until(SCRAPED, "failed checks to be counted", || {
         let count = prometheus.value(checked)?;
@@ -146,18 +154,23 @@ fn the_page_and_the_status_agree_of_every_service_backend_and_pair() -> Result<(
         let client = Client::new(&web.topology.client.netns, (VIP, port));
         assert_eq!(client.sequence(requests)?.len(), requests);
     }
-    poll::until(SCRAPED, "the page and the status to be of one moment", || {
-        let before = web.agent.http("/metrics")?.body;
-        let status = web.agent.status()?;
-        let page = web.agent.http("/metrics")?.body;
-        let moving = |line: &&str| line.starts_with("lb_service") || line.starts_with("lb_backend");
-        let still = before
-            .lines()
-            .filter(moving)
-            .eq(page.lines().filter(moving));
-        ensure!(still, "{before}\n{page}");
-        compare(&page, &status)
-    })?;
+    poll::until(
+        SCRAPED,
+        "the page and the status to be of one moment",
+        || {
+            let before = web.agent.http("/metrics")?.body;
+            let status = web.agent.status()?;
+            let page = web.agent.http("/metrics")?.body;
+            let moving =
+                |line: &&str| line.starts_with("lb_service") || line.starts_with("lb_backend");
+            let still = before
+                .lines()
+                .filter(moving)
+                .eq(page.lines().filter(moving));
+            ensure!(still, "{before}\n{page}");
+            compare(&page, &status)
+        },
+    )?;
     let status = web.agent.status()?;
     let flows = status.services.iter().map(|row| row.traffic.new_flows);
     assert_eq!(flows.collect::<Vec<_>>(), [30, 4, 7]);

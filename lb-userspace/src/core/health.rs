@@ -250,6 +250,61 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_s_rise_and_fall_reach_the_backends_that_there_are() {
+        let mut health = Health::default();
+        let mut model = model(1);
+        health.reconfigure(&model, SystemTime::UNIX_EPOCH, |_, _| Some(true));
+        let check = model.pools[0].check.as_mut().unwrap();
+        (check.rise, check.fall) = (1, 1);
+        health.reconfigure(&model, SystemTime::UNIX_EPOCH, |_, _| None);
+        let now = SystemTime::UNIX_EPOCH;
+        let down = health.observe(&result(Err("refused")), now).unwrap();
+        assert!(!down.up && !health.takes_flows("web", address(1)));
+        assert!(health.observe(&result(Ok(())), now).unwrap().up);
+    }
+
+    #[test]
+    fn a_drained_backend_does_not_count_as_up_when_its_pool_begins_to_be_checked() {
+        let mut health = Health::default();
+        let mut model = model(1);
+        let check = model.pools[0].check.take();
+        model.pools[0].backends[0].weight = 0;
+        health.reconfigure(&model, SystemTime::UNIX_EPOCH, |_, _| None);
+        model.pools[0].check = check;
+        model.pools[0].backends[0].weight = 1;
+        health.reconfigure(&model, SystemTime::UNIX_EPOCH, |_, _| None);
+        assert!(!health.takes_flows("web", address(1)) && health.is_undecided());
+    }
+
+    #[test]
+    fn a_report_says_since_when_and_what_the_checks_said() {
+        let (start, later) = (
+            SystemTime::UNIX_EPOCH,
+            SystemTime::UNIX_EPOCH + Duration::from_secs(60),
+        );
+        let mut health = Health::default();
+        let checked = model(1);
+        let mut unchecked = model(1);
+        unchecked.pools[0].check = None;
+        let row =
+            |health: &Health| health.report(|_| None)[&("web".to_owned(), address(1))].clone();
+
+        health.reconfigure(&unchecked, start, |_, _| None);
+        health.reconfigure(&unchecked, later, |_, _| None);
+        assert_eq!(row(&health).since, start, "nothing has changed");
+
+        health.reconfigure(&checked, start, |_, _| Some(true));
+        for _ in 0..3 {
+            health.observe(&result(Err("refused")), later);
+        }
+        let checks = row(&health).checks.unwrap();
+        assert_eq!((checks.passed, checks.failed), (0, 3));
+        assert_eq!(checks.last, "refused");
+        health.reconfigure(&unchecked, later, |_, _| None);
+        assert_eq!(row(&health).since, later, "since it went down");
+    }
+
+    #[test]
     fn a_late_result_of_a_removed_backend_is_nothing() {
         let mut health = Health::default();
         assert_eq!(

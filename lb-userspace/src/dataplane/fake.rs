@@ -53,6 +53,10 @@ pub struct State {
     pub generic_only: Vec<String>,
     /// Interfaces whose link is in generic mode.
     pub generic: BTreeSet<String>,
+    /// Interfaces whose link runs another program.
+    pub outdated: BTreeSet<String>,
+    /// How often the flow table was counted.
+    pub censuses: u64,
     /// It was there before the agent.
     pub adopted: bool,
     /// It was taken down.
@@ -161,6 +165,7 @@ impl Dataplane for Fake {
         } else {
             state.generic.remove(&target.name);
         }
+        state.outdated.remove(&target.name);
         let native = !wants_generic;
         Ok(Attached {
             ifindex: target.ifindex,
@@ -175,12 +180,13 @@ impl Dataplane for Fake {
     }
 
     fn links(&mut self) -> Result<Vec<Link>, AttachError> {
+        let state = self.state();
         let link = |(interface, (ifindex, _)): (&String, &(u32, u32))| Link {
             interface: interface.clone(),
             ifindex: *ifindex,
-            current: true,
+            current: !state.outdated.contains(interface),
         };
-        Ok(self.state().links.iter().map(link).collect())
+        Ok(state.links.iter().map(link).collect())
     }
 
     fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError> {
@@ -232,10 +238,19 @@ impl Readings for Fake {
 
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
         let state = self.state();
-        let attached = state.links.values().any(|(index, _)| *index == ifindex);
-        Ok(attached.then_some(InForce {
-            mode: InForceMode::Native,
-            program: 1,
+        let mut links = state.links.iter();
+        let link = links.find(|(_, (index, _))| *index == ifindex);
+        Ok(link.map(|(interface, _)| InForce {
+            mode: if state.generic.contains(interface) {
+                InForceMode::Generic
+            } else {
+                InForceMode::Native
+            },
+            program: if state.outdated.contains(interface) {
+                2
+            } else {
+                1
+            },
         }))
     }
 
@@ -269,7 +284,9 @@ impl Readings for Fake {
     }
 
     fn census(&self, _: u32) -> io::Result<FlowCensus> {
-        Ok(self.state().census.clone())
+        let mut state = self.state();
+        state.censuses += 1;
+        Ok(state.census.clone())
     }
 
     fn ticks(&self) -> io::Result<u64> {

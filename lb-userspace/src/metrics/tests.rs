@@ -184,6 +184,19 @@ fn a_backend_of_two_services_counts_once() {
 }
 
 #[test]
+fn a_removed_service_is_none_of_the_configuration() {
+    let text = exposition();
+    for name in ["lb_service_info{", "lb_service_backends_in_rotation{"] {
+        let mut lines = text.lines().filter(|line| line.starts_with(name));
+        assert!(!lines.any(|line| line.contains("192.0.2.11")), "{name}");
+    }
+    assert!(
+        !text.contains("pool=\"\""),
+        "its backends are of no pool:\n{text}"
+    );
+}
+
+#[test]
 fn an_empty_report_is_a_page_too() {
     let text = Metrics::new()
         .unwrap()

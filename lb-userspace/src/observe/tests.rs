@@ -210,6 +210,41 @@ fn removed_backends_and_services_are_shown_while_they_hold_flows() {
 }
 
 #[test]
+fn what_is_configured_is_not_shown_as_removed_too() {
+    let fake = in_force();
+    fake.state().census.active = [((1, 1), 3)].into();
+    let report = report(&fake, &known(2));
+    assert_eq!(report.services.len(), 1);
+    assert_eq!(report.services[0].active_flows, 3);
+    assert_eq!(report.services[0].backends.len(), 2);
+}
+
+#[test]
+fn an_interface_is_shown_as_it_is_and_not_as_it_was_attached() {
+    let fake = in_force();
+    let eth0 = |known: &Known| {
+        let row = report(&fake, known).interfaces[0].clone();
+        (row.mode, row.reason)
+    };
+    assert_eq!(eth0(&known(2)), ("native".to_owned(), None));
+    fake.state().generic.insert("eth0".to_owned());
+    let mut down = known(2);
+    down.interfaces[0].reason = Some("the interface is down".to_owned());
+    assert_eq!(
+        eth0(&down),
+        ("generic".to_owned(), down.interfaces[0].reason.clone())
+    );
+    fake.state().outdated.insert("eth0".to_owned());
+    let other = "the XDP program 2 runs there".to_owned();
+    assert_eq!(eth0(&known(2)), ("detached".to_owned(), Some(other)));
+    assert_eq!(
+        eth0(&down).1,
+        down.interfaces[0].reason,
+        "what the core knows comes first"
+    );
+}
+
+#[test]
 fn rates_are_taken_between_samples() {
     let fake = in_force();
     let service = fake.state().tables.owners().next().unwrap().0;
@@ -218,7 +253,9 @@ fn rates_are_taken_between_samples() {
     observer.sample(start);
     let counters = FlowCounters {
         forward_packets: 30,
+        forward_bytes: 3_000,
         reverse_packets: 10,
+        reverse_bytes: 700,
         new_flows: 4,
         ..FlowCounters::default()
     };
@@ -230,6 +267,9 @@ fn rates_are_taken_between_samples() {
     );
     let traffic = report.services[0].traffic;
     assert_eq!((traffic.forward_packets, traffic.new_flows), (30, 4));
+    assert_eq!((traffic.forward_bytes, traffic.reverse_bytes), (3_000, 700));
+    assert_eq!(traffic.reverse_packets, 10);
+    assert!((traffic.bytes_per_second - 1_850.0).abs() < 1e-9);
     assert!(
         (traffic.packets_per_second - 20.0).abs() < 1e-9
             && (traffic.new_flows_per_second - 2.0).abs() < 1e-9

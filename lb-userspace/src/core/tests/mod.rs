@@ -1,5 +1,6 @@
 //! The whole core over a data plane of values, in time that stands still until everything waits.
 
+mod patience;
 mod reload;
 mod running;
 mod start;
