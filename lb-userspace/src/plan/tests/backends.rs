@@ -92,6 +92,43 @@ fn one_clean_scan_is_not_enough() {
 }
 
 #[test]
+fn a_scan_that_began_before_a_row_retired_says_nothing_of_it() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(2));
+    let began = balancer.now;
+    balancer.wait(GRACE);
+    balancer.reconcile(&desired(1));
+    let found = References {
+        started: began,
+        backends: BTreeSet::new(),
+        services: BTreeSet::new(),
+        interfaces: BTreeSet::new(),
+    };
+    balancer.actual.book.scanned(&found);
+    balancer.wait(GRACE / 2);
+    balancer.scan(&[]);
+    balancer.reconcile(&desired(1));
+    assert!(
+        balancer.row(backend(2)).is_some(),
+        "one scan alone was clean"
+    );
+}
+
+#[test]
+fn one_row_that_no_flow_refers_to_is_worth_a_scan_soon() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(3));
+    let (id, _) = balancer.row(backend(3)).unwrap();
+    balancer.reconcile(&desired(1));
+    balancer.wait(GRACE);
+    balancer.scan(&[id]);
+    assert!(
+        !balancer.actual.book.is_held(),
+        "the second backend's may be free"
+    );
+}
+
+#[test]
 fn a_new_tenant_has_a_new_generation_and_counters_of_its_own() {
     let mut balancer = Balancer::new();
     balancer.reconcile(&desired(2));

@@ -206,6 +206,7 @@ fn the_row_of_a_removed_interface_is_not_given_away_before_it_has_rested() {
     );
     assert_eq!(balancer.actual.tables.devices, [(second, 3)].into());
     assert_eq!(balancer.actual.tables.interfaces[&first].ifindex, 0);
+    assert!(balancer.actual.book.waits_for_scan(), "replies may name it");
     balancer.settle(&wanted);
     assert!(!balancer.actual.tables.interfaces.contains_key(&first));
     wanted.interfaces.insert("eth2".to_owned(), interface(4));
@@ -246,6 +247,37 @@ fn a_way_through_a_removed_interface_goes_before_its_row_is_given_away() {
         assert_eq!(balancer.actual.tables.devices[&eth0], 4);
         assert_eq!(balancer.way(backend(1)), Way::default());
     }
+}
+
+#[test]
+fn an_interface_with_the_index_of_one_that_is_gone_gets_a_row_of_its_own() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.interfaces = [("eth1".to_owned(), interface(2))].into();
+    balancer.reconcile(&wanted);
+    // It was renamed: the index is that of another name now.
+    wanted.interfaces = [
+        ("eth0".to_owned(), interface(2)),
+        ("eth1".to_owned(), interface(0)),
+    ]
+    .into();
+    balancer.reconcile(&wanted);
+    let second = InterfaceSlot::new(2).unwrap();
+    assert_eq!(balancer.actual.tables.devices, [(second, 2)].into());
+}
+
+#[test]
+fn packets_look_at_no_more_interfaces_than_there_are() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.interfaces.insert("eth1".to_owned(), interface(3));
+    balancer.reconcile(&wanted);
+    wanted.interfaces.remove("eth1");
+    balancer.reconcile(&wanted);
+    let seen = |balancer: &Balancer| balancer.actual.tables.config.interfaces;
+    assert_eq!(seen(&balancer), 2, "its row rests");
+    balancer.settle(&wanted);
+    assert_eq!(seen(&balancer), 1);
 }
 
 #[test]
