@@ -280,7 +280,7 @@ mod tests {
     fn a_report_says_since_when_and_what_the_checks_said() {
         let (start, later) = (
             SystemTime::UNIX_EPOCH,
-            SystemTime::UNIX_EPOCH + Duration::from_secs(60),
+            SystemTime::UNIX_EPOCH + Duration::from_mins(1),
         );
         let mut health = Health::default();
         let checked = model(1);

@@ -252,12 +252,13 @@ fn shared_row(backend: &SharedBackendReport) -> Vec<(String, Style)> {
     let mut row = vec![plain(&backend.address), plain(name)];
     row.extend(numbers(&backend.traffic));
     let named = backend.services.iter().take(NAMED_SERVICES);
-    let mut services = named.cloned().collect::<Vec<_>>().join(", ");
-    let more = backend.services.len().saturating_sub(NAMED_SERVICES);
-    if more > 0 {
-        services += &format!(" and {more} more");
-    }
-    row.push(plain(services));
+    let services = named.cloned().collect::<Vec<_>>().join(", ");
+    row.push(plain(
+        match backend.services.len().saturating_sub(NAMED_SERVICES) {
+            0 => services,
+            more => format!("{services} and {more} more"),
+        },
+    ));
     row
 }
 

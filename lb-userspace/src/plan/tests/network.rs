@@ -281,6 +281,46 @@ fn packets_look_at_no_more_interfaces_than_there_are() {
 }
 
 #[test]
+fn the_row_of_a_removed_interface_stays_while_replies_name_it() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.interfaces.insert("eth1".to_owned(), interface(3));
+    balancer.reconcile(&wanted);
+    wanted.interfaces.remove("eth1");
+    balancer.reconcile(&wanted);
+    let second = InterfaceSlot::new(2).unwrap();
+    for _ in 0..3 {
+        balancer.wait(GRACE);
+        let found = References {
+            started: balancer.now,
+            backends: BTreeSet::new(),
+            services: BTreeSet::new(),
+            interfaces: [second].into(),
+        };
+        balancer.actual.book.scanned(&found);
+        assert_eq!(balancer.reconcile(&wanted), []);
+    }
+    assert!(balancer.actual.tables.interfaces.contains_key(&second));
+}
+
+#[test]
+fn after_a_start_an_interface_that_is_not_there_takes_over_no_row() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    balancer.reconcile(&wanted);
+    wanted.interfaces.insert("eth0".to_owned(), interface(0));
+    balancer.reconcile(&wanted);
+    // The next agent can't tell whose the row without an index is.
+    balancer.actual.book = Book::default();
+    wanted.interfaces = [("eth7".to_owned(), interface(0))].into();
+    balancer.reconcile(&wanted);
+    wanted.interfaces.insert("eth7".to_owned(), interface(7));
+    balancer.reconcile(&wanted);
+    let second = InterfaceSlot::new(2).unwrap();
+    assert_eq!(balancer.actual.tables.devices, [(second, 7)].into());
+}
+
+#[test]
 fn a_row_that_a_way_still_names_is_nobodys() {
     let mut balancer = Balancer::new();
     let mut wanted = desired(1);
