@@ -321,6 +321,23 @@ fn after_a_start_an_interface_that_is_not_there_takes_over_no_row() {
 }
 
 #[test]
+fn a_neighbour_that_no_way_leads_through_is_forgotten() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.hops = [(backend(1).ip(), through(250, 1))].into();
+    balancer.reconcile(&wanted);
+    wanted.hops = [(backend(1).ip(), through(251, 2))].into();
+    balancer.reconcile(&wanted);
+    let Hop::Known { key, .. } = through(250, 1) else {
+        unreachable!()
+    };
+    // It may have another MAC address by now.
+    wanted.hops = [(backend(1).ip(), Hop::Keep { key: Some(key) })].into();
+    assert_eq!(balancer.reconcile(&wanted), []);
+    assert_eq!(balancer.way(backend(1)).mac, [2, 0, 0, 0, 2, 2]);
+}
+
+#[test]
 fn a_row_that_a_way_still_names_is_nobodys() {
     let mut balancer = Balancer::new();
     let mut wanted = desired(1);
