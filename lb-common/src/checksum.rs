@@ -84,6 +84,30 @@ mod tests {
         assert_eq!(fold(sum), 0xddf2);
     }
 
+    /// The carries of any sum, added back until there are none.
+    fn folded(mut sum: u32) -> u32 {
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum
+    }
+
+    #[test]
+    fn a_carry_that_carries_again_is_added_too() {
+        for sum in [
+            0x1_ffff,
+            0x2_fffe,
+            0xffff_0001,
+            0xffff_ffff,
+            0xffff,
+            0x1_0000,
+            0,
+        ] {
+            assert_eq!(u32::from(fold(sum)), folded(sum), "{sum:#x}");
+        }
+        assert_eq!(fold(0x1_ffff), 1);
+    }
+
     #[test]
     fn the_example_of_rfc_1624_gives_0000() {
         let checksum = apply(0xdd2f, fold(replace(0x5555, 0x3285)));
@@ -91,6 +115,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_sum_folds_to_its_sixteen_bits(sum in any::<u32>()) {
+            prop_assert_eq!(u32::from(fold(sum)), folded(sum));
+        }
+
         #[test]
         fn incremental_equals_whole(mut bytes in prop::array::uniform20(any::<u8>()), address in any::<[u8; 4]>()) {
             bytes[10..12].fill(0);

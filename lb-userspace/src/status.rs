@@ -22,6 +22,9 @@ pub struct StatusReport {
     pub interfaces: Vec<InterfaceReport>,
     /// In the order of the configuration, then removed ones that still hold flows.
     pub services: Vec<ServiceReport>,
+    /// Backends that several services use, each once, by address.
+    #[serde(default)]
+    pub shared_backends: Vec<SharedBackendReport>,
     /// The flow table.
     pub flow_table: FlowTableReport,
     /// Packets by verdict: `pass`, `transmit`, ...; every verdict has its row, also at 0.
@@ -114,7 +117,7 @@ pub struct InterfaceReport {
 /// A service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ServiceReport {
-    /// Name; of a removed service its address.
+    /// Name; of a removed service its address and protocol, `VIP:port/protocol`.
     pub name: String,
     /// `VIP:port`.
     pub address: String,
@@ -157,10 +160,39 @@ pub struct BackendReport {
     pub next_hop: Option<String>,
     /// Flows of this service on this backend.
     pub active_flows: u64,
-    /// Traffic of the backend over all services that use it.
-    pub traffic: Traffic,
+    /// Traffic of the backend since it was added. Packets are counted by backend and not by service, so it is `None`
+    /// where several services use the backend: [`StatusReport::shared_backends`] has it then.
+    pub traffic: Option<Traffic>,
+    /// Its clients get no replies through here although it is up or unchecked; `None` where they do, or where too little
+    /// is known to say so. Only backends all of whose services are TCP are judged.
+    #[serde(default)]
+    pub no_replies: Option<NoRepliesReport>,
     /// Results of its checks; `None` where it is not checked.
     pub checks: Option<ChecksReport>,
+}
+
+/// A backend from which no packet comes back through the balancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoRepliesReport {
+    /// When the first of these flows was made, to within a second.
+    pub since: String,
+    /// Flows made since the last packet that came back.
+    pub new_flows: u64,
+    /// What to do, in words.
+    pub mend: String,
+}
+
+/// A backend that several services use.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SharedBackendReport {
+    /// The name that the first of the services knows it by.
+    pub name: String,
+    /// `address:port`.
+    pub address: String,
+    /// Names of the services, in the order of the report.
+    pub services: Vec<String>,
+    /// Traffic of the backend since it was added, of all services together.
+    pub traffic: Traffic,
 }
 
 /// Counts of one service or backend, and their change a second over the last interval of at least one second.

@@ -261,6 +261,34 @@ mod tests {
     }
 
     #[test]
+    fn a_report_says_since_when_and_what_the_checks_said() {
+        let (start, later) = (
+            SystemTime::UNIX_EPOCH,
+            SystemTime::UNIX_EPOCH + Duration::from_mins(1),
+        );
+        let mut health = Health::default();
+        let checked = model(1);
+        let mut unchecked = model(1);
+        unchecked.pools[0].check = None;
+        let row =
+            |health: &Health| health.report(|_| None)[&("web".to_owned(), address(1))].clone();
+
+        health.reconfigure(&unchecked, start, |_, _| None);
+        health.reconfigure(&unchecked, later, |_, _| None);
+        assert_eq!(row(&health).since, start, "nothing has changed");
+
+        health.reconfigure(&checked, start, |_, _| Some(true));
+        for _ in 0..3 {
+            health.observe(&result(Err("refused")), later);
+        }
+        let checks = row(&health).checks.unwrap();
+        assert_eq!((checks.passed, checks.failed), (0, 3));
+        assert_eq!(checks.last, "refused");
+        health.reconfigure(&unchecked, later, |_, _| None);
+        assert_eq!(row(&health).since, later, "since it went down");
+    }
+
+    #[test]
     fn a_late_result_of_a_removed_backend_is_nothing() {
         let mut health = Health::default();
         assert_eq!(

@@ -43,6 +43,7 @@ impl<H: Host> Core<H> {
                 let way = self.network.ways.get(&backend.ip())?;
                 way.reason.as_ref().map(ToString::to_string)
             }),
+            ways: self.network.ways.clone(),
         }
     }
 

@@ -87,7 +87,14 @@ mod tests {
             let interface = "eth1".to_owned();
             let reason = (number >= first).then_some(Reason::OtherInterface { address, interface });
             let hop = Hop::Keep { key: None };
-            (address, Resolution { hop, reason })
+            (
+                address,
+                Resolution {
+                    hop,
+                    reason,
+                    source: None,
+                },
+            )
         };
         Observation {
             ways: (1..=8).map(way).collect(),

@@ -72,6 +72,10 @@ pub struct State {
     pub nics: BTreeMap<u32, Nic>,
     /// What their drivers count, by name of the interface.
     pub driver_counters: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Interfaces whose link runs another program.
+    pub outdated: BTreeSet<String>,
+    /// How often the flow table was counted.
+    pub censuses: u64,
     /// It was there before the agent.
     pub adopted: bool,
     /// It was taken down.
@@ -187,6 +191,7 @@ impl Dataplane for Fake {
         } else {
             state.generic.remove(&target.name);
         }
+        state.outdated.remove(&target.name);
         let native = !wants_generic;
         Ok(Attached {
             ifindex: target.ifindex,
@@ -216,12 +221,13 @@ impl Dataplane for Fake {
     }
 
     fn links(&mut self) -> Result<Vec<Link>, AttachError> {
+        let state = self.state();
         let link = |(interface, (ifindex, _)): (&String, &(u32, u32))| Link {
             interface: interface.clone(),
             ifindex: *ifindex,
-            current: true,
+            current: !state.outdated.contains(interface),
         };
-        Ok(self.state().links.iter().map(link).collect())
+        Ok(state.links.iter().map(link).collect())
     }
 
     fn loader(&self) -> Loader {
@@ -304,14 +310,18 @@ impl Readings for Fake {
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
         let state = self.state();
         let mut links = state.links.iter();
-        let attached = links.find(|(_, (index, _))| *index == ifindex);
-        Ok(attached.map(|(name, _)| InForce {
-            mode: if state.generic.contains(name) {
+        let link = links.find(|(_, (index, _))| *index == ifindex);
+        Ok(link.map(|(interface, _)| InForce {
+            mode: if state.generic.contains(interface) {
                 InForceMode::Generic
             } else {
                 InForceMode::Native
             },
-            program: 1,
+            program: if state.outdated.contains(interface) {
+                2
+            } else {
+                1
+            },
         }))
     }
 
@@ -355,7 +365,9 @@ impl Readings for Fake {
     }
 
     fn census(&self, _: u32) -> io::Result<FlowCensus> {
-        Ok(self.state().census.clone())
+        let mut state = self.state();
+        state.censuses += 1;
+        Ok(state.census.clone())
     }
 
     fn ticks(&self) -> io::Result<u64> {

@@ -80,6 +80,8 @@ pub struct Link {
 pub struct Resolution {
     /// For the planner.
     pub hop: Hop,
+    /// The host's own address on the way, which its packets to there come from; `None` where it is not known.
+    pub source: Option<IpAddr>,
     /// Why it is not [`Hop::Known`]; displayed, a whole sentence without a full stop.
     pub reason: Option<Reason>,
 }

@@ -381,10 +381,13 @@ fn route(message: &RouteMessage) -> Option<RouteAnswer> {
             ));
         }
     }
-    let (mut out, mut gateway) = (None, None);
+    let (mut out, mut gateway, mut source) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(ifindex) => out = Some(*ifindex),
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => {
+                source = Some(IpAddr::V4(*address));
+            }
             RouteAttribute::Gateway(RouteAddress::Inet(address))
             | RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
             RouteAttribute::Gateway(RouteAddress::Inet6(address))
@@ -392,7 +395,11 @@ fn route(message: &RouteMessage) -> Option<RouteAnswer> {
             _ => {}
         }
     }
-    out.map(|ifindex| RouteAnswer::Unicast { ifindex, gateway })
+    out.map(|ifindex| RouteAnswer::Unicast {
+        ifindex,
+        gateway,
+        source,
+    })
 }
 
 fn mac(bytes: &[u8]) -> Option<[u8; 6]> {

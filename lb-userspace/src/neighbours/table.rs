@@ -70,10 +70,11 @@ pub(crate) enum Usability {
 /// What the kernel does with packets to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RouteAnswer {
-    /// Sends them out of this interface, to the gateway where there is one.
+    /// Sends them out of this interface, to the gateway where there is one, from this address of its own.
     Unicast {
         ifindex: u32,
         gateway: Option<IpAddr>,
+        source: Option<IpAddr>,
     },
     /// Takes them itself.
     Local,
@@ -196,9 +197,9 @@ impl Table {
     /// The neighbour that packets to `destination` go to.
     pub(crate) fn neighbour_on_the_way(&self, destination: IpAddr) -> Option<NeighbourKey> {
         match self.routes.get(&destination)? {
-            RouteAnswer::Unicast { ifindex, gateway } => {
-                Some((*ifindex, gateway.unwrap_or(destination)))
-            }
+            RouteAnswer::Unicast {
+                ifindex, gateway, ..
+            } => Some((*ifindex, gateway.unwrap_or(destination))),
             RouteAnswer::Local | RouteAnswer::Many | RouteAnswer::None(_) => None,
         }
     }
@@ -222,10 +223,15 @@ impl Table {
     fn resolve(&self, address: IpAddr, watch: &Watch) -> Resolution {
         let unreachable = |reason| Resolution {
             hop: Hop::Unreachable,
+            source: None,
             reason: Some(reason),
         };
-        let (ifindex, gateway) = match self.routes.get(&address) {
-            Some(RouteAnswer::Unicast { ifindex, gateway }) => (ifindex, gateway),
+        let (ifindex, gateway, source) = match self.routes.get(&address) {
+            Some(RouteAnswer::Unicast {
+                ifindex,
+                gateway,
+                source,
+            }) => (ifindex, gateway, *source),
             Some(RouteAnswer::Local) => return unreachable(Reason::Local(address)),
             Some(RouteAnswer::Many) => return unreachable(Reason::NotUnicast(address)),
             Some(RouteAnswer::None(answer)) => {
@@ -261,12 +267,14 @@ impl Table {
         {
             Some(mac) => Resolution {
                 hop: Hop::Known { key, mac },
+                source,
                 reason: None,
             },
             None => Resolution {
                 hop: Hop::Keep {
                     key: Some(key.clone()),
                 },
+                source,
                 reason: Some(Reason::Unanswered {
                     address,
                     neighbour: key,
@@ -279,6 +287,7 @@ impl Table {
 fn keep(address: IpAddr) -> Resolution {
     Resolution {
         hop: Hop::Keep { key: None },
+        source: None,
         reason: Some(Reason::NotAsked(address)),
     }
 }

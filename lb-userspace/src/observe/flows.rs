@@ -192,6 +192,40 @@ mod tests {
     }
 
     #[test]
+    fn each_flow_counts_once_whichever_of_its_entries_is_left() {
+        let entries = [
+            entry(State::Established, 0, 1_000),
+            entry(State::HalfOpen, 0, 1_000),
+            entry(State::Established, meta::REVERSE, 1_000),
+        ];
+        let census = take(&entries, 1_000);
+        assert_eq!(
+            census.active,
+            [((2, 3), 2)].into(),
+            "a client's entry stands for it"
+        );
+        assert_eq!(census.service_references, [(2, 3)].into());
+        assert_eq!(
+            census.interface_references.values().sum::<u64>(),
+            1,
+            "only replies name an interface"
+        );
+    }
+
+    #[test]
+    fn remembered_replies_refer_for_as_long_as_they_are_remembered() {
+        let replies = || [entry(State::Established, meta::REVERSE, 1_000)].into_iter();
+        for (seconds, references) in [(0, 1), (REMEMBERED_SECONDS, 1), (REMEMBERED_SECONDS + 1, 0)]
+        {
+            let clock = clock(1_000 + seconds * TICKS);
+            let census = FlowCensus::default().with_overflow(replies(), &clock);
+            let found = census.backend_references.get(&3).copied();
+            assert_eq!(found.unwrap_or(0), references, "after {seconds} s");
+            assert_eq!((census.entries, census.active.len()), (0, 0));
+        }
+    }
+
+    #[test]
     fn an_expired_flow_refers_to_nothing() {
         let census = take(&[entry(State::Closed, 0, 0)], TICKS * 31);
         assert_eq!(

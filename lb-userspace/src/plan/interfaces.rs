@@ -100,11 +100,13 @@ impl<'a> Planner<'a> {
         if let Some((slot, _)) = adopted {
             return Some(*slot);
         }
+        let named = self.rows_on_ways();
         (1..MAX_INTERFACES)
             .filter_map(|row| InterfaceSlot::new(u8::try_from(row).ok()?))
             .find(|slot| {
                 let used = self.tables.interfaces.contains_key(slot)
-                    || self.tables.devices.contains_key(slot);
+                    || self.tables.devices.contains_key(slot)
+                    || named.contains(slot);
                 !used && !owned.contains(slot)
             })
     }

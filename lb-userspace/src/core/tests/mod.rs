@@ -1,6 +1,7 @@
 //! The whole core over a data plane of values, in time that stands still until everything waits.
 
 mod losses;
+mod patience;
 mod redirects;
 mod reload;
 mod running;
@@ -70,6 +71,7 @@ impl Network {
             if self.lost.contains(address) {
                 return Resolution {
                     hop: Hop::Unreachable,
+                    source: None,
                     reason: Some(Reason::NotUnicast(*address)),
                 };
             }
@@ -77,6 +79,7 @@ impl Network {
             if !watch.interfaces.contains(interface) {
                 return Resolution {
                     hop: Hop::Unreachable,
+                    source: None,
                     reason: Some(Reason::OtherInterface {
                         address: *address,
                         interface: interface.to_owned(),
@@ -90,6 +93,7 @@ impl Network {
             let mac = [2, 0, 0, 0, 1, self.macs.get(address).copied().unwrap_or(0)];
             Resolution {
                 hop: Hop::Known { key, mac },
+                source: Some(IpAddr::from([10, 0, 0, 254])),
                 reason: None,
             }
         };

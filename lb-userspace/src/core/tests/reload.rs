@@ -154,6 +154,37 @@ async fn a_reload_that_is_refused_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_good_reload_after_a_bad_one_is_all_that_is_reported() {
+    let agent = running(1).await;
+    let refused = agent.handle.config_refused("bad file".to_owned());
+    refused.await.unwrap();
+    let before = agent.handle.status().await.unwrap().agent;
+    assert!(agent.handle.reload(model(1)).await.unwrap().is_ok());
+    let after = agent.handle.status().await.unwrap().agent;
+    assert_eq!(after.config_error, None);
+    assert_ne!(after.config_loaded, before.config_loaded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_pool_that_takes_over_only_backends_in_rotation_stay_what_they_were() {
+    let agent = running(2).await;
+    agent.fail(2).await;
+    let mut renamed = model(2);
+    renamed.pools[0].name = "successor".to_owned();
+    renamed.services[0].pool = "successor".to_owned();
+    assert!(agent.handle.reload(renamed).await.unwrap().is_ok());
+    assert_eq!(agent.rotation(), [address(1)], "without a check");
+    let pool = "successor".to_owned();
+    let passed = CheckResult {
+        pool,
+        ..result(2, true)
+    };
+    agent.results.send(passed).await.unwrap();
+    agent.settle().await;
+    assert_eq!(agent.rotation().len(), 2, "its first result decides alone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reload_whose_new_interface_refuses_is_taken_back() {
     let agent = running(2).await;
     agent

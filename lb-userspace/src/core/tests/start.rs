@@ -37,6 +37,25 @@ async fn a_check_that_never_answers_does_not_hold_the_start_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_waits_for_first_results_as_long_as_a_check_may_take_and_a_few_seconds_at_most() {
+    let setting = Setting::new(Fake::default());
+    let results = setting.results.clone();
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(450)).await;
+        results.send(result(1, true)).await.unwrap();
+    });
+    let agent = setting.start(model(1)).await.unwrap();
+    assert_eq!(agent.rotation(), [address(1)]);
+
+    let began = Instant::now();
+    let mut patient = model(1);
+    patient.pools[0].check.as_mut().unwrap().timeout = Duration::from_mins(1);
+    Setting::new(Fake::default()).start(patient).await.unwrap();
+    let waited = began.elapsed();
+    assert!((4..=6).contains(&waited.as_secs()), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_on_a_missing_interface_leaves_nothing() {
     let setting = Setting::new(Fake::default());
     let plane = setting.plane.clone();

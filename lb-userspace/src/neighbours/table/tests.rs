@@ -5,13 +5,16 @@ use super::*;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
 const BACKEND: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
 const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254));
+const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const ON_LINK: RouteAnswer = RouteAnswer::Unicast {
     ifindex: 2,
     gateway: None,
+    source: Some(SOURCE),
 };
 const BY_GATEWAY: RouteAnswer = RouteAnswer::Unicast {
     ifindex: 2,
     gateway: Some(GATEWAY),
+    source: Some(SOURCE),
 };
 
 fn link(ifindex: u32, name: &str) -> LinkRow {
@@ -147,6 +150,7 @@ fn a_way_that_xdp_cannot_take_says_why() {
     let unicast = |ifindex| RouteAnswer::Unicast {
         ifindex,
         gateway: None,
+        source: None,
     };
     let cases = [
         (
@@ -183,10 +187,22 @@ fn a_way_that_xdp_cannot_take_says_why() {
 }
 
 #[test]
+fn a_way_says_which_of_our_addresses_the_backend_sees() {
+    let source = |table: &Table| table.observe(&watch()).ways[&BACKEND].source;
+    let mut table = table(ON_LINK);
+    assert_eq!(source(&table), Some(SOURCE), "also while it is not known");
+    table.note(Event::Neighbour(neighbour(BACKEND, Usability::Fresh)));
+    assert_eq!(source(&table), Some(SOURCE));
+    table.routes.insert(BACKEND, RouteAnswer::Local);
+    assert_eq!(source(&table), None);
+}
+
+#[test]
 fn a_route_that_is_known_before_its_link_changes_nothing_yet() {
     let table = table(RouteAnswer::Unicast {
         ifindex: 77,
         gateway: None,
+        source: None,
     });
     assert_eq!(way(&table).0, Hop::Keep { key: None });
 }
@@ -237,7 +253,8 @@ fn only_neighbours_behind_our_interfaces_are_probed_while_these_are_up() {
     assert_eq!(
         wanted(&table(RouteAnswer::Unicast {
             ifindex: 9,
-            gateway: None
+            gateway: None,
+            source: None,
         })),
         []
     );

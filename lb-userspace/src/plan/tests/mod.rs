@@ -2,6 +2,7 @@
 
 mod backends;
 mod network;
+mod salvage;
 mod services;
 
 use std::{
