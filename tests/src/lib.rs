@@ -37,6 +37,7 @@ pub mod prometheus;
 pub mod race;
 pub mod scratch;
 pub mod screen;
+pub mod stack;
 mod sweep;
 pub mod teardown;
 pub mod topology;
