@@ -25,6 +25,7 @@ pub mod http;
 pub mod icmp;
 pub mod iperf;
 pub mod kernel;
+pub mod kernels;
 pub mod link;
 pub mod misbehave;
 mod names;
