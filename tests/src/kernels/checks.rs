@@ -107,7 +107,7 @@ const REFUSALS: [(Scene, &str); 2] = [
             link: Link::Virtio,
             nics: &[0],
         },
-        "ip link set eth0 mtu 9000",
+        "/bin/ip link set eth0 mtu 9000",
     ),
 ];
 

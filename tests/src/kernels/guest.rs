@@ -130,7 +130,7 @@ impl<'a> Guest<'a> {
     /// # Errors
     /// Where the guest does not answer.
     pub(super) fn attached(&self) -> Result<Vec<String>> {
-        let said = self.machine.run("ip -details -json link show")?;
+        let said = self.machine.run("/bin/ip -details -json link show")?;
         let links: serde_json::Value = serde_json::from_str(&said).context(said)?;
         let links = links.as_array().cloned().unwrap_or_default();
         let with = links.iter().filter(|link| link["xdp"]["prog"].is_object());

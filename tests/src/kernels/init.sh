@@ -11,7 +11,7 @@ mount -t bpf bpf /sys/fs/bpf
 while read -r module; do
     insmod "/modules/$module.ko"
 done < /modules/order
-ip link set lo up
+/bin/ip link set lo up
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1
 printf '\n@@ 0\n' >&3

@@ -16,7 +16,8 @@ use crate::command;
 const INIT: &str = include_str!("init.sh");
 /// What the network needs; the kernel of the distribution has the rest built in.
 const MODULES: [&str; 4] = ["virtio_pci", "virtio_net", "veth", "bridge"];
-/// Programs of the host's system that the guest has too.
+/// Programs of the host's system that the guest has too. The shell of busybox takes an `ip` of its own, which can do less,
+/// unless it is called `/bin/ip`.
 const PROGRAMS: [&str; 3] = ["busybox", "ip", "ethtool"];
 
 /// Writes an archive with a kernel's modules and `programs` of this build, each with its libraries, into a file.

@@ -49,22 +49,22 @@ impl Scene {
         machine.run(
             "for d in $(ls /sys/class/net); do case $d in \
              lo) ;; \
-             eth*) ip link set $d nomaster down; ip address flush dev $d ;; \
-             br*|veth*) ip link del $d ;; \
+             eth*) /bin/ip link set $d nomaster down; /bin/ip address flush dev $d ;; \
+             br*|veth*) /bin/ip link del $d ;; \
              esac; done 2>/dev/null; true",
         )?;
         for nic in self.nics {
             if self.link == Link::Veth {
                 self.plug_veth(machine, *nic)?;
             }
-            machine.run(&format!("ip link set eth{nic} up"))?;
+            machine.run(&format!("/bin/ip link set eth{nic} up"))?;
         }
         let interfaces = self.interfaces();
         let ends = interfaces.first().zip(interfaces.last());
         if let Some((front, back)) = ends {
             machine.run(&format!(
-                "ip address add {BALANCER}/24 dev {front} && ip address add {VIP}/32 dev {front} && \
-                 ip address add {GATEWAY}/24 dev {back}"
+                "/bin/ip address add {BALANCER}/24 dev {front} && /bin/ip address add {VIP}/32 dev {front} && \
+                 /bin/ip address add {GATEWAY}/24 dev {back}"
             ))?;
         }
         network.forget()
@@ -78,12 +78,14 @@ impl Scene {
             format!("br{nic}"),
         );
         let steps = [
-            format!("ip link add {bridge} type bridge forward_delay 0"),
-            format!("ip link add {veth} type veth peer name {peer}"),
+            format!("/bin/ip link add {bridge} type bridge forward_delay 0"),
+            format!("/bin/ip link add {veth} type veth peer name {peer}"),
             format!("ethtool -K {peer} tx off gro on"),
-            format!("ip link set {peer} master {bridge}"),
-            format!("ip link set eth{nic} master {bridge}"),
-            format!("ip link set {bridge} up && ip link set {peer} up && ip link set {veth} up"),
+            format!("/bin/ip link set {peer} master {bridge}"),
+            format!("/bin/ip link set eth{nic} master {bridge}"),
+            format!(
+                "/bin/ip link set {bridge} up && /bin/ip link set {peer} up && /bin/ip link set {veth} up"
+            ),
         ];
         for step in steps {
             machine.run(&step)?;
