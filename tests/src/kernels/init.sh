@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The first program of a guest: mounts what the agent needs, loads modules, and then runs each line that comes by the
-# second serial line, answering with its output and a line of its exit status.
+# serial port of virtio, answering with its output and a line of its exit status.
 export PATH=/bin:/sbin NO_COLOR=1
 /bin/busybox mkdir -p /proc /sys /sbin /tmp /run /etc
 /bin/busybox --install -s /bin 2>/dev/null
@@ -12,8 +12,8 @@ while read -r module; do
     insmod "/modules/$module.ko"
 done < /modules/order
 /bin/ip link set lo up
-stty -F /dev/ttyS1 raw -echo
-exec 3<>/dev/ttyS1
+until port=$(ls /dev/vport*p1 2>/dev/null); do sleep 0.1; done
+exec 3<>"$port"
 printf '\n@@ 0\n' >&3
 while IFS= read -r line <&3; do
     sh -c "$line" </dev/null >&3 2>&1

@@ -12,10 +12,16 @@ use super::image::Image;
 use super::modules;
 use crate::command;
 
-/// The first program that runs: sets the guest up, and then runs what comes by the second serial line.
+/// The first program that runs: sets the guest up, and then runs what comes by the serial line.
 const INIT: &str = include_str!("init.sh");
-/// What the network needs; the kernel of the distribution has the rest built in.
-const MODULES: [&str; 4] = ["virtio_pci", "virtio_net", "veth", "bridge"];
+/// What the network and the serial line need; the kernel of the distribution has the rest built in.
+const MODULES: [&str; 5] = [
+    "virtio_pci",
+    "virtio_console",
+    "virtio_net",
+    "veth",
+    "bridge",
+];
 /// Programs of the host's system that the guest has too. The shell of busybox takes an `ip` of its own, which can do less,
 /// unless it is called `/bin/ip`.
 const PROGRAMS: [&str; 3] = ["busybox", "ip", "ethtool"];

@@ -84,8 +84,13 @@ impl Machine {
             .arg(&archive);
         qemu.args(["-append", APPEND]);
         qemu.args(["-serial", &format!("file:{}", console.display())]);
-        let line = format!("unix:{},server=on,wait=off", socket.display());
-        qemu.args(["-serial", &line]);
+        // Not a second serial port of a PC: on a busy machine that one loses bytes.
+        let line = format!(
+            "socket,id=line,path={},server=on,wait=off",
+            socket.display()
+        );
+        qemu.args(["-chardev", &line, "-device", "virtio-serial-pci"]);
+        qemu.args(["-device", "virtserialport,chardev=line"]);
         for (number, nic) in nics.iter().enumerate() {
             network.add_tap(number, nic.queues)?;
             qemu.args(["-netdev", &netdev(number, nic)]);
