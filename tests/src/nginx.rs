@@ -1,8 +1,9 @@
 //! nginx, one process in a backend's namespace, that answers everything with the name of its server.
 
+use std::fs;
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::daemon::Daemon;
 use crate::http::Client;
@@ -70,6 +71,16 @@ impl Nginx {
         numbered
             .map(|(number, host)| Self::start(host, &format!("web{number}")))
             .collect()
+    }
+
+    /// Has it answer `GET /files/<name>` with this text.
+    ///
+    /// # Errors
+    /// That of writing.
+    pub fn offer(&self, name: &str, text: &str) -> Result<()> {
+        fs::create_dir_all(self.scratch.file("files")).context("making a directory of files")?;
+        self.scratch.write(&format!("files/{name}"), text)?;
+        Ok(())
     }
 
     /// What it answers with.
@@ -154,6 +165,7 @@ http {{
     server {{
         listen {listen} backlog=65535;
         location / {{ return 200 '{name}\\n'; }}
+        location /files/ {{ root .; }}
         location {COUNTERS} {{ stub_status; }}
         location /status/503 {{ return 503; }}
         location /status/204 {{ return 204; }}

@@ -287,7 +287,7 @@ impl Display for Check {
 impl Config {
     /// The whole file, with the keys that stand before the first table and the agent's own.
     #[must_use]
-    pub(super) fn text(&self, pin_root: &str, socket: &str) -> String {
+    pub(crate) fn text(&self, pin_root: &str, socket: &str) -> String {
         let instance = self
             .instance
             .as_ref()
