@@ -24,16 +24,20 @@ pub const fn is_error(kind: u8) -> bool {
 }
 
 /// The checksum of an echo reply, from that of its request: only the type changes.
+///
+/// Never 0: where a reply is all zeroes, its sum is 0 and its checksum 0xffff, which an incremental change can't tell from a sum of
+/// 0xffff (RFC 1624 section 3). The checksum 0xffff is right for both.
 #[must_use]
 #[inline(always)]
 pub const fn reply_checksum(request: u16) -> u16 {
-    checksum::apply(
+    let changed = checksum::apply(
         request,
         checksum::fold(checksum::replace(
             u16::from_ne_bytes([ECHO_REQUEST, 0]),
             u16::from_ne_bytes([ECHO_REPLY, 0]),
         )),
-    )
+    );
+    if changed == 0 { u16::MAX } else { changed }
 }
 
 /// IPv4 and ICMP headers of "time to live exceeded in transit", to stand in front of the quoted bytes.
