@@ -43,7 +43,9 @@ fn walk_of(frame: &Frame, window: FrameWindow<PLAIN>, protocol: u8) -> Option<u3
         return Some(forward::end(Verdict::Pass));
     }
     let length = frame.length();
-    if !parse::goes_on(window, protocol, length) {
+    if !parse::goes_on(window, protocol, length)
+        || !forward::is_to_us(frame, forward::ingress_slot(frame))
+    {
         return None;
     }
     // Before the search, because a call leaves nothing in most registers.

@@ -41,6 +41,9 @@ pub(crate) fn find(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bo
     if packet.fragment {
         return Err(Verdict::Drop(DropReason::Fragment));
     }
+    if !forward::is_to_us(frame, forward::ingress_slot(frame)) {
+        return Err(Verdict::Pass);
+    }
     let recipe = &work.there;
     let now = now();
     let since = now.wrapping_sub(recipe.last_seen());
