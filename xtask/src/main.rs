@@ -9,6 +9,7 @@ mod demo;
 mod disasm;
 mod launch;
 mod leaks;
+mod mutants;
 mod root;
 mod setup;
 mod tally;
@@ -39,6 +40,7 @@ enum Command {
     Verify,
     Bench(bench::Arguments),
     Disasm(disasm::Arguments),
+    Mutants(mutants::Arguments),
     /// Runs what a change must pass: format, clippy, documentation, the verifier's budget, every test, the bench
     Ci,
 }
@@ -53,6 +55,7 @@ impl Command {
             Self::Verify => verify::verify(),
             Self::Bench(arguments) => arguments.run(),
             Self::Disasm(arguments) => arguments.run(),
+            Self::Mutants(arguments) => arguments.run(),
             Self::Ci => ci::ci(),
         }
     }

@@ -78,8 +78,11 @@ fn store(bytes: &mut [u8], at: usize, word: u16) {
     bytes[at..at + 2].copy_from_slice(&word.to_ne_bytes());
 }
 
-/// Addresses and ports before and after: near each other, far from each other, and all ones and zeroes.
-const REWRITES: [(([u8; 4], u16), ([u8; 4], u16)); 6] = [
+/// An address and a port.
+type Endpoint = ([u8; 4], u16);
+
+/// Endpoints before and after: near each other, far from each other, and all ones and zeroes.
+const REWRITES: [(Endpoint, Endpoint); 6] = [
     (([192, 0, 2, 10], 80), ([10, 2, 0, 11], 8_080)),
     (([10, 2, 0, 11], 8_080), ([192, 0, 2, 10], 80)),
     (([10, 0, 0, 1], 443), ([10, 0, 0, 2], 443)),
@@ -89,7 +92,7 @@ const REWRITES: [(([u8; 4], u16), ([u8; 4], u16)); 6] = [
 ];
 
 /// What a rewrite adds to the sum of the addresses, and to that of the ports.
-fn deltas((old, new): (([u8; 4], u16), ([u8; 4], u16))) -> (u32, u32) {
+fn deltas((old, new): (Endpoint, Endpoint)) -> (u32, u32) {
     let word = u32::from_ne_bytes;
     (
         replace_address(word(old.0), word(new.0)),

@@ -230,6 +230,33 @@ fn every_byte_of_a_known_flows_packets_is_right_in_both_directions_and_each_is_c
 }
 
 #[test]
+fn a_datagram_whose_new_checksum_is_zero_does_not_say_that_it_has_none() {
+    let flow = FLOWS[2];
+    let mut program = flow.established();
+    for (plain, reply) in [(flow.there(), false), (flow.back(), true)] {
+        let fate = |frame: &Frame| {
+            if reply {
+                flow.answered(frame, DEFAULT_SOURCE)
+            } else {
+                flow.sent(frame)
+            }
+        };
+        // Data that takes up what is left of the sum makes it all ones.
+        let plain = plain.payload(&[0; 14]);
+        let (Fate::Leaves(out) | Fate::Crosses(out)) = fate(&plain) else {
+            panic!("it is sent on");
+        };
+        let left = &out.bytes()[40..42];
+        let frame = plain.payload(&[left, &[0; 12]].concat());
+        let (Fate::Leaves(out) | Fate::Crosses(out)) = fate(&frame) else {
+            panic!("it is sent on");
+        };
+        assert_eq!(out.bytes()[40..42], [0xff; 2]);
+        expect(&mut program, "a sum of all ones", &frame, &fate(&frame));
+    }
+}
+
+#[test]
 fn a_packet_touches_its_own_entry() {
     for flow in FLOWS {
         for frame in [flow.there(), flow.back()] {
