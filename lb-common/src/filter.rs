@@ -56,6 +56,31 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_has_the_places_that_its_packets_are_looked_up_by() {
+        let endpoint = "192.0.2.10:80".parse().unwrap();
+        let key = crate::abi::FlowKey::new("198.51.100.7:40000".parse().unwrap(), endpoint, 6);
+        let (address, port) = key.destination_endpoint();
+        let tcp = [place_of_endpoint(address, port), place(address)];
+        let seen: std::vec::Vec<_> = places(endpoint, &[Protocol::Tcp]).collect();
+        assert_eq!(seen, tcp);
+        let both: std::vec::Vec<_> = places(endpoint, &[Protocol::Tcp, Protocol::Udp]).collect();
+        assert_eq!(both.len(), 3);
+        assert!(tcp.iter().all(|place| both.contains(place)));
+    }
+
+    #[test]
+    fn every_place_is_one_bit_and_every_word_and_bit_is_somebodys() {
+        let mut words = [0_u64; FILTER_WORDS as usize];
+        for number in 0..200_000_u32 {
+            let (word, bit) = place(number);
+            assert_eq!(bit.count_ones(), 1);
+            words[word as usize] |= bit;
+        }
+        let half = words.len() / 2;
+        assert!(words[..half].iter().all(|word| *word == u64::MAX));
+    }
+
+    #[test]
     fn every_place_is_in_its_half() {
         for number in 0..100_000_u32 {
             let word = number.wrapping_mul(0x0101_6b55);

@@ -251,6 +251,9 @@ pub const fn partner(key: &FlowKey, recipe: &Recipe) -> FlowKey {
 }
 
 #[cfg(test)]
+mod every_state;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

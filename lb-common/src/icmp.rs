@@ -84,6 +84,12 @@ mod tests {
     }
 
     #[test]
+    fn five_kinds_of_messages_report_errors() {
+        let errors: std::vec::Vec<u8> = (0..=u8::MAX).filter(|kind| is_error(*kind)).collect();
+        assert_eq!(errors, [3, 4, 5, 11, 12]);
+    }
+
+    #[test]
     fn headers_of_time_exceeded_sum_to_zero() {
         let quoted_sum = 0x1_2345;
         let bytes = time_exceeded([192, 0, 2, 1], [198, 51, 100, 1], 28, quoted_sum);

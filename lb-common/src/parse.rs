@@ -308,3 +308,6 @@ pub const fn is_martian(source: u32) -> bool {
     let first = source.to_ne_bytes()[0];
     first == 0 || first == 127 || first >= 224
 }
+
+#[cfg(test)]
+mod tests;

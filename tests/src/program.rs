@@ -3,9 +3,10 @@
 //! Without a context the kernel runs the program as if the frame had come from the loopback device of the caller's
 //! namespace, index 1; so slot 1 of the tables is that one, and slot 2 is another interface.
 
+mod limits;
 mod rows;
 
-use std::net::Ipv4Addr;
+use std::{env, fs, net::Ipv4Addr};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
@@ -39,6 +40,20 @@ pub const OUR_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 /// Ticks a second that the tables state.
 pub const TICKS_PER_SECOND: u32 = 250;
 
+/// Names a file with another object for [`object`] to give.
+pub const OBJECT_VARIABLE: &str = "LB_OBJECT";
+
+/// The object under test: the one that the agent embeds, or the file that [`OBJECT_VARIABLE`] names.
+///
+/// # Errors
+/// Those of reading the file.
+pub fn object() -> Result<Vec<u8>> {
+    let Some(path) = env::var_os(OBJECT_VARIABLE) else {
+        return Ok(lb_userspace::OBJECT.to_vec());
+    };
+    fs::read(&path).with_context(|| format!("reading the object {}", path.display()))
+}
+
 /// The program, loaded, with its maps.
 pub struct Program {
     object: Ebpf,
@@ -56,7 +71,7 @@ pub struct Outcome {
     pub action: u32,
     /// The frame as the program left it.
     pub bytes: Vec<u8>,
-    /// Verdicts that were counted during the run, by their names.
+    /// Verdicts that were counted during the run, by their names, each as often as it was.
     pub counted: Vec<&'static str>,
 }
 
@@ -152,8 +167,7 @@ impl Program {
         let counted = before
             .into_iter()
             .zip(after)
-            .filter(|((_, before), (_, after))| after > before)
-            .map(|((name, _), _)| name)
+            .flat_map(|((name, before), (_, after))| (before..after).map(move |_| name))
             .collect();
         Ok(Outcome {
             action: result.return_value,

@@ -10,6 +10,7 @@ mod disasm;
 mod kernels;
 mod launch;
 mod leaks;
+mod mutants;
 mod root;
 mod setup;
 mod tally;
@@ -42,6 +43,7 @@ enum Command {
     Kernels(kernels::Arguments),
     Bench(bench::Arguments),
     Disasm(disasm::Arguments),
+    Mutants(mutants::Arguments),
     /// Runs what a change must pass: format, clippy, documentation, the verifier's budget, every test, the oldest kernel, the bench
     Ci,
 }
@@ -57,6 +59,7 @@ impl Command {
             Self::Kernels(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),
             Self::Disasm(arguments) => arguments.run(),
+            Self::Mutants(arguments) => arguments.run(),
             Self::Ci => ci::ci(),
         }
     }

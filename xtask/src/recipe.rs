@@ -16,7 +16,7 @@ use crate::root;
 use crate::toolchain::{self, Set, TARGET, Toolchain};
 
 /// What the object is made of, relative to the root of the checkout.
-const SOURCES: [&str; 6] = [
+pub const SOURCES: [&str; 6] = [
     "Cargo.toml",
     "Cargo.lock",
     "lb-ebpf/Cargo.toml",
@@ -83,7 +83,15 @@ fn tell_cargo(key: &str, value: &str) {
 /// # Errors
 /// When it does not compile; the compiler has said why on standard error.
 pub fn build(toolchain: &Toolchain, program: &str, object: &Path) -> Result<()> {
-    let directory = target_directory();
+    build_in(root(), toolchain, program, object)
+}
+
+/// [`build`] in another checkout, or a copy of one.
+///
+/// # Errors
+/// As for [`build`].
+pub fn build_in(tree: &Path, toolchain: &Toolchain, program: &str, object: &Path) -> Result<()> {
+    let directory = target_directory(tree);
     fs::create_dir_all(&directory)
         .with_context(|| format!("can't create {}", directory.display()))?;
     // Cargo takes turns while it compiles, but puts the result in its place by removing what another build script may be copying.
@@ -91,7 +99,7 @@ pub fn build(toolchain: &Toolchain, program: &str, object: &Path) -> Result<()> 
         File::create(directory.join("recipe.lock")).context("can't create the recipe's lock")?;
     turn.lock().context("can't take the recipe's lock")?;
 
-    let status = cargo(toolchain, "build")?
+    let status = cargo(tree, toolchain, "build")?
         .args(["--bin", program])
         .status()
         .context("can't run cargo")?;
@@ -109,7 +117,7 @@ pub fn build(toolchain: &Toolchain, program: &str, object: &Path) -> Result<()> 
 /// # Errors
 /// When clippy finds something or the toolchain has no clippy.
 pub fn clippy(toolchain: &Toolchain) -> Result<()> {
-    let status = cargo(toolchain, "clippy")?
+    let status = cargo(root(), toolchain, "clippy")?
         .args(["--bins", "--", "-Dwarnings"])
         .status()
         .context("can't run cargo clippy")?;
@@ -119,12 +127,12 @@ pub fn clippy(toolchain: &Toolchain) -> Result<()> {
     Ok(())
 }
 
-fn target_directory() -> PathBuf {
-    root().join("target/ebpf")
+fn target_directory(tree: &Path) -> PathBuf {
+    tree.join("target/ebpf")
 }
 
 /// A cargo of the toolchain, at work on `lb-ebpf` for the kernel.
-fn cargo(toolchain: &Toolchain, subcommand: &str) -> Result<Command> {
+fn cargo(tree: &Path, toolchain: &Toolchain, subcommand: &str) -> Result<Command> {
     let Toolchain { compiler, linker } = toolchain;
     let mut cargo = Command::new(compiler.bin.join("cargo"));
     for (name, _) in env::vars_os().filter(|(name, _)| belongs_to_the_host(&name.to_string_lossy()))
@@ -132,7 +140,7 @@ fn cargo(toolchain: &Toolchain, subcommand: &str) -> Result<Command> {
         cargo.env_remove(name);
     }
     cargo
-        .current_dir(root())
+        .current_dir(tree)
         .env(
             "PATH",
             path_with([Some(compiler.bin.as_path()), linker.parent()])?,
@@ -152,7 +160,7 @@ fn cargo(toolchain: &Toolchain, subcommand: &str) -> Result<Command> {
             TARGET,
         ])
         .arg("--target-dir")
-        .arg(target_directory());
+        .arg(target_directory(tree));
     if compiler.set == Set::Rustup {
         cargo.args(["-Z", "build-std=core"]);
     }

@@ -6,7 +6,7 @@
 use std::env;
 use std::fmt::Write;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -19,6 +19,9 @@ use crate::root;
 
 /// The release of `bpf-linker` that goes with the project's aya.
 const LINKER: &str = "0.13.0";
+
+/// The release of `cargo-mutants`, which the command `mutants` alone needs.
+const MUTANTS: &str = "27.1.0";
 
 /// Installs packages without letting their daemons start.
 const INSTALL: &str = include_str!("install.sh");
@@ -173,6 +176,27 @@ fn build_linker(compiler: &Compiler) -> Result<()> {
         "building bpf-linker {LINKER}, which links eBPF objects, into target/tools, a minute or two"
     );
     logged(&what, "linker", &mut install)
+}
+
+/// The program `cargo-mutants`, installed into `target/tools` where it is not there.
+pub(crate) fn cargo_mutants() -> Result<PathBuf> {
+    let tools = xtask::root().join("target/tools");
+    let program = tools.join("bin/cargo-mutants");
+    let wanted = format!("cargo-mutants {MUTANTS}");
+    let version = Command::new(&program)
+        .args(["mutants", "--version"])
+        .output();
+    if version.is_ok_and(|version| String::from_utf8_lossy(&version.stdout).trim() == wanted) {
+        return Ok(program);
+    }
+    let mut install = cargo();
+    install
+        .args(["install", "cargo-mutants", "--version", MUTANTS])
+        .args(["--locked", "--force", "--root"])
+        .arg(tools);
+    let what = format!("building {wanted}, which plants bugs, into target/tools, some minutes");
+    logged(&what, "mutants", &mut install)?;
+    Ok(program)
 }
 
 /// Runs a command whose output matters only when it fails, and goes to a log.

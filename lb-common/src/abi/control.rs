@@ -233,3 +233,6 @@ const _: () = assert!(size_of::<ServiceKey>() == 20);
 const _: () = assert!(size_of::<ServiceRow>() == 64);
 const _: () = assert!(size_of::<BackendRow>() == 32);
 const _: () = assert!(size_of::<InterfaceRow>() == 32);
+
+#[cfg(test)]
+mod tests;

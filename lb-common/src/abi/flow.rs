@@ -374,3 +374,6 @@ const fn socket(address: u32, port: u16) -> SocketAddrV4 {
 const _: () = assert!(size_of::<FlowEntry>() == 64);
 const _: () = assert!(size_of::<FlowBucket>() == 256);
 const _: () = assert!(size_of::<PairRow>() == 16);
+
+#[cfg(test)]
+mod tests;

@@ -199,6 +199,12 @@ mod tests {
             flags: Way::RESOLVED,
         };
         assert_eq!(Way::unpack(way.pack()), way);
+        assert_eq!(Way::slot(way.pack()), 9);
+        assert_eq!(way.pack() & Way::MAC, 0x0605_0403_0201);
+        for flags in 0..=u8::MAX {
+            let word = Way { flags, ..way }.pack();
+            assert_eq!(Way::is_resolved(word), flags & Way::RESOLVED != 0);
+        }
     }
 
     #[test]

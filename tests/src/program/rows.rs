@@ -218,7 +218,7 @@ impl Program {
         Ok(tables.set(0, &self.control as &Row<Control>, 0)?)
     }
 
-    fn set<T: Copy + 'static>(&mut self, map: &str, row: u32, value: T) -> Result<()> {
+    pub(super) fn set<T: Copy + 'static>(&mut self, map: &str, row: u32, value: T) -> Result<()> {
         let mut rows = Array::<_, Row<T>>::try_from(self.map(map)?)?;
         rows.set(row, Row(value), 0)
             .with_context(|| format!("row {row} of {map}"))

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::maps::Array;
 use lb_common::{
-    abi::{FlowBucket, FlowEntry, FlowKey, PAIR, PairRow, Recipe, WAYS, field, pair},
+    abi::{Cursor, FlowBucket, FlowEntry, FlowKey, PAIR, PairRow, Recipe, WAYS, field, pair},
     flow,
     table::Event,
 };
@@ -98,6 +98,30 @@ impl Program {
             }
         }
         Ok(faults)
+    }
+
+    /// Forgets every flow and whose turn it is, as if the program had just been loaded; replies without an entry stay.
+    ///
+    /// # Errors
+    /// Those of the maps.
+    pub fn forget_flows(&mut self) -> Result<()> {
+        let buckets = Array::<_, Row<FlowBucket>>::try_from(self.map("FLOWS")?)?.len();
+        for bucket in 0..buckets {
+            self.set("FLOWS", bucket, FlowBucket::default())?;
+        }
+        for pair in 0..buckets * WAYS / PAIR {
+            self.set("FLOW_PAIRS", pair, PairRow::default())?;
+        }
+        let services = self.control.0.services.iter();
+        let in_use: Vec<_> = (0..)
+            .zip(services)
+            .filter(|(_, service)| service.in_use != 0)
+            .map(|(row, _)| row)
+            .collect();
+        for service in in_use {
+            self.set("CURSORS", service, Cursor::default())?;
+        }
+        Ok(())
     }
 
     /// Lets time pass for every flow.

@@ -97,7 +97,7 @@ fn a_service_is_forgotten_with_its_key_and_its_flows_go_on() {
 }
 
 /// Keeps this test on its CPU, which is to remember.
-fn stay() {
+pub(crate) fn stay() {
     let mut one = CpuSet::new();
     one.set(sched_getcpu());
     sched_setaffinity(None, &one).unwrap();
@@ -295,4 +295,93 @@ fn a_flow_that_is_used_in_one_direction_alone_stays() {
             "replies {replies}"
         );
     }
+}
+
+#[test]
+fn a_slot_of_an_earlier_generation_is_skipped() {
+    let mut program = world();
+    // The row has a new tenant, which takes new flows; the slots still name the old one.
+    let flags = BackendState::IN_USE | BackendState::ACCEPTS;
+    program
+        .set_backend_state(1, socket("10.2.0.99:80"), flags, 2)
+        .unwrap();
+    for port in 1..5 {
+        for frame in [
+            syn(&format!("198.51.100.7:{port}"), WEB),
+            Frame::tcp(format!("198.51.100.8:{port}").as_str(), WEB),
+        ] {
+            let fate = Fate::Crosses(across_to_backend(&frame, 2, BACKEND_2));
+            expect(&mut program, "a new flow", &frame, &fate);
+        }
+    }
+    let only = syn(CLIENT, WEB_AGAIN);
+    expect(&mut program, "no other", &only, &Fate::Drops("no_backend"));
+}
+
+#[test]
+fn a_reset_of_an_unknown_connection_protects_nothing_and_leaves_the_rotation_alone() {
+    for flags in [TcpFlags::RST, TcpFlags::RST | ACK] {
+        let mut program = world();
+        let reset = Frame::tcp(CLIENT, WEB).flags(flags);
+        let outcome = program.run(&reset).unwrap();
+        assert!(
+            matches!(outcome.counted[..], ["transmit" | "redirect"]),
+            "{outcome:?}"
+        );
+        let states: Vec<_> = program
+            .flows()
+            .unwrap()
+            .iter()
+            .map(|(_, entry)| entry.state())
+            .collect();
+        assert_eq!(states, [State::Reset as u8; 2], "{flags:?}");
+        let next = syn(CLIENT, WEB);
+        let fate = Fate::Leaves(to_backend(&next, 1, BACKEND_1));
+        expect(&mut program, "the first SYN", &next, &fate);
+        assert_eq!(program.service_counters(1).new_flows, 2);
+    }
+}
+
+#[test]
+fn a_flow_in_its_second_pair_is_found_again() {
+    const ENTRIES: u32 = 64;
+    let mut program = world_of(ENTRIES);
+    // Ports in a row would be spread too evenly.
+    let client = |number: u16| format!("198.51.100.7:{}", 1_000 + number * number);
+    let mut flows = Vec::new();
+    for port in 1..60 {
+        let made = program.service_counters(1).new_flows;
+        let sent = program.run(&syn(&client(port), WEB)).unwrap();
+        if program.service_counters(1).new_flows == made {
+            // No room: it goes on without an entry.
+            continue;
+        }
+        let to = sent.frame().ipv4().destination;
+        let backend = format!("{to}:8080");
+        for frame in [
+            Frame::tcp(backend.as_str(), client(port).as_str()).flags(SYN_ACK),
+            Frame::tcp(client(port).as_str(), WEB),
+        ] {
+            program.run(&frame).unwrap();
+        }
+        flows.push((port, to));
+    }
+    let pair = |index: u32| index / lb_common::abi::PAIR;
+    let entries = program.entries().unwrap();
+    let spilled = entries.iter().filter(|held| {
+        let home = lb_common::table::hash(&held.key, 0) & (ENTRIES / 4 - 1);
+        pair(held.index) != home / 2
+    });
+    assert!(spilled.count() > 0, "none went to a second pair");
+    let made = program.service_counters(1).new_flows;
+    for (port, to) in flows {
+        let there = Frame::tcp(client(port).as_str(), WEB).payload(b"there");
+        let outcome = program.run(&there).unwrap();
+        assert_eq!(outcome.frame().ipv4().destination, to, "{port}");
+        let back = Frame::tcp(format!("{to}:8080").as_str(), client(port).as_str());
+        let outcome = program.run(&back).unwrap();
+        assert_eq!(outcome.frame().ipv4().source, *socket(WEB).ip(), "{port}");
+    }
+    assert_eq!(program.service_counters(1).new_flows, made, "found again");
+    assert_eq!(program.table_faults().unwrap(), Vec::<String>::new());
 }

@@ -265,3 +265,26 @@ fn a_pair_without_room_has_some_as_soon_as_a_flow_ends() {
     assert_eq!(program.events(Event::Overflow), 1);
     assert!(holds(&mut program, &client));
 }
+
+#[test]
+fn replies_are_forgotten_once_their_flow_has_an_entry() {
+    for port in 1..9 {
+        let mut program = full();
+        let client = client(port);
+        let backend = chosen(&mut program, &syn(&client, WEB));
+        program.age_flows(7_450 * TICKS_PER_SECOND).unwrap();
+        let data = Frame::tcp(client.as_str(), WEB).flags(ACK);
+        expect(&mut program, "data", &data, &towards(&data, backend));
+        assert!(holds(&mut program, &client), "there is room now");
+        // The flow ends, and the backend's port at the client is free for another VIP.
+        let reset = data.clone().flags(TcpFlags::RST);
+        expect(&mut program, "reset", &reset, &towards(&reset, backend));
+        let other = syn(&client, WEB_AGAIN);
+        expect(
+            &mut program,
+            "another VIP",
+            &other,
+            &towards(&other, (1, BACKEND_1)),
+        );
+    }
+}

@@ -6,7 +6,7 @@ use lb_tests::{
     program::{Program, TICKS_PER_SECOND},
 };
 
-use crate::{ACK, SYN_ACK, world::*};
+use crate::{ACK, FIN, SYN_ACK, world::*};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -216,4 +216,86 @@ fn a_flood_of_syns_costs_no_established_connection() {
         let answered = program.run(&reply).unwrap();
         assert_eq!(answered.frame().ipv4().source, *socket(WEB).ip());
     }
+}
+
+#[test]
+fn a_closing_connection_is_evicted_only_after_its_time() {
+    for by_client in [true, false] {
+        let mut program = world_of(8);
+        let backends: Vec<_> = (1..5).map(|port| establish(&mut program, port)).collect();
+        for (port, backend) in (1..5).zip(backends) {
+            let client = client(port);
+            let fin = if by_client {
+                Frame::tcp(client.as_str(), WEB).flags(FIN)
+            } else {
+                Frame::tcp(backend.as_str(), client.as_str()).flags(FIN)
+            };
+            program.run(&fin).unwrap();
+        }
+        // Far more than a half-open one has.
+        program.age_flows(110 * TICKS_PER_SECOND).unwrap();
+        open(&mut program, 5);
+        assert_eq!(ports(&mut program), [1, 2, 3, 4], "by client {by_client}");
+        assert_eq!(program.events(Event::Overflow), 1);
+        program.age_flows(15 * TICKS_PER_SECOND).unwrap();
+        open(&mut program, 6);
+        assert!(ports(&mut program).contains(&6), "by client {by_client}");
+        assert!(program.events(Event::EvictedOver) > 0);
+    }
+}
+
+#[test]
+fn a_connection_found_in_the_middle_has_three_seconds_as_one_that_opens_has() {
+    let mut program = world_of(8);
+    for port in 1..5 {
+        let middle = Frame::tcp(client(port).as_str(), WEB).flags(ACK);
+        program.run(&middle).unwrap();
+    }
+    program.age_flows(2 * TICKS_PER_SECOND).unwrap();
+    open(&mut program, 5);
+    assert_eq!(ports(&mut program), [1, 2, 3, 4]);
+    assert_eq!(program.events(Event::Overflow), 1);
+    program.age_flows(2 * TICKS_PER_SECOND).unwrap();
+    open(&mut program, 5);
+    assert!(ports(&mut program).contains(&5));
+}
+
+#[test]
+fn an_answered_connection_has_three_seconds_as_one_that_opens_has() {
+    let mut program = world_of(8);
+    for port in 1..5 {
+        open(&mut program, port);
+        let backend = backend(&mut program, port, TCP).unwrap();
+        let answer = Frame::tcp(backend.as_str(), client(port).as_str()).flags(SYN_ACK);
+        program.run(&answer).unwrap();
+    }
+    program.age_flows(2 * TICKS_PER_SECOND).unwrap();
+    open(&mut program, 5);
+    assert_eq!(ports(&mut program), [1, 2, 3, 4]);
+    program.age_flows(2 * TICKS_PER_SECOND).unwrap();
+    open(&mut program, 5);
+    assert!(ports(&mut program).contains(&5));
+}
+
+#[test]
+fn a_reset_makes_room_at_once() {
+    let mut program = world_of(8);
+    for port in 1..5 {
+        establish(&mut program, port);
+    }
+    let reset = Frame::tcp(client(3).as_str(), WEB).flags(TcpFlags::RST);
+    program.run(&reset).unwrap();
+    open(&mut program, 5);
+    assert_eq!(ports(&mut program), [1, 2, 4, 5]);
+    // One that begins so has never been anything else.
+    let mut program = world_of(8);
+    for port in 1..5 {
+        let first = Frame::tcp(client(port).as_str(), WEB).flags(TcpFlags::RST);
+        program.run(&first).unwrap();
+    }
+    for port in 5..9 {
+        open(&mut program, port);
+    }
+    assert_eq!(ports(&mut program), [5, 6, 7, 8]);
+    assert_eq!(program.events(Event::Overflow), 0);
 }

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddrV4;
 
-use lb_common::abi::Protocol;
+use lb_common::abi::{FlowCounters, Protocol};
 use lb_tests::{
     frames::{Frame, Mac, TcpFlags},
-    program::{INGRESS, OTHER, OTHER_MAC, OUR_MAC, Outcome, Program},
+    program::{self, INGRESS, OTHER, OTHER_MAC, OUR_MAC, Outcome, Program},
 };
 
 /// A client behind the ingress interface.
@@ -37,13 +37,13 @@ pub(crate) const fn backend_mac(number: u8) -> Mac {
 
 /// The program with the tables above.
 pub(crate) fn world() -> Program {
-    furnished(Program::load(lb_userspace::OBJECT).unwrap())
+    furnished(Program::load(&program::object().unwrap()).unwrap())
 }
 
 /// The same with a flow table of another size.
 pub(crate) fn world_of(flow_entries: u32) -> Program {
-    let program = Program::load_with_flow_entries(lb_userspace::OBJECT, flow_entries);
-    furnished(program.unwrap())
+    let object = program::object().unwrap();
+    furnished(Program::load_with_flow_entries(&object, flow_entries).unwrap())
 }
 
 fn furnished(mut program: Program) -> Program {
@@ -153,4 +153,51 @@ pub(crate) fn to_client(frame: &Frame, from: &str, client: Mac) -> Frame {
         .ttl(ttl)
         .source_mac(OUR_MAC)
         .destination_mac(client)
+}
+
+/// What services and backends have counted, by their rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    services: Vec<FlowCounters>,
+    backends: Vec<FlowCounters>,
+}
+
+/// Rows of services and of backends that are looked at: all that there are, the row that nobody has, and the one behind.
+const ROWS: u16 = 7;
+
+impl Counts {
+    pub(crate) fn of(program: &Program) -> Self {
+        Self {
+            services: (0..ROWS)
+                .map(|row| program.service_counters(row.into()))
+                .collect(),
+            backends: (0..ROWS).map(|row| program.backend_counters(row)).collect(),
+        }
+    }
+
+    /// Rows that have counted since, each as it was and as it is.
+    pub(crate) fn since(&self, before: &Self) -> Vec<(FlowCounters, FlowCounters)> {
+        let rows = |counts: &Self| [&counts.services[..], &counts.backends].concat();
+        let pairs = rows(before).into_iter().zip(rows(self));
+        pairs.filter(|(before, after)| before != after).collect()
+    }
+
+    /// One more frame of that many bytes, from the client or to it.
+    pub(crate) fn frame(&mut self, service: usize, backend: usize, reply: bool, bytes: usize) {
+        for row in [&mut self.services[service], &mut self.backends[backend]] {
+            let (packets, sum) = if reply {
+                (&mut row.reverse_packets, &mut row.reverse_bytes)
+            } else {
+                (&mut row.forward_packets, &mut row.forward_bytes)
+            };
+            *packets += 1;
+            *sum += bytes as u64;
+        }
+    }
+
+    /// One more flow.
+    pub(crate) fn flow(&mut self, service: usize, backend: usize) {
+        self.services[service].new_flows += 1;
+        self.backends[backend].new_flows += 1;
+    }
 }
