@@ -72,7 +72,7 @@ impl Diagnostics {
     }
 
     /// The findings as people read them. Thousands of services may have the same thing said of them: of more than
-    /// [`APART`] warnings of one kind, which are those with the same mend, the first stands for all and says how many
+    /// `APART` warnings of one kind, which are those with the same mend, the first stands for all and says how many
     /// there are.
     #[must_use]
     pub fn grouped(&self) -> Vec<Diagnostic> {

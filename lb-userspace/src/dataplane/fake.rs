@@ -21,6 +21,10 @@ use crate::{
 
 /// What a test sees and sets.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact that a test sets or reads"
+)]
 pub struct State {
     /// The maps.
     pub tables: Tables,

@@ -23,9 +23,9 @@ const APPEND: &str = "console=ttyS0 panic=-1 net.ifnames=0 no_timer_check";
 /// Processors of a guest. A driver that gives XDP queues of its own needs one for each.
 pub(super) const CPUS: usize = 2;
 /// How long a boot may take: two seconds on an idle machine.
-const BOOT: Duration = Duration::from_secs(300);
+const BOOT: Duration = Duration::from_mins(5);
 /// How long a command may take that is not expected to take long.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How many lines of the console come with an error.
 const CONSOLE_LINES: usize = 15;
 
@@ -228,18 +228,18 @@ fn netdev(number: usize, nic: &Nic) -> String {
 }
 
 fn device(number: usize, nic: &Nic) -> String {
-    let mut device = format!(
-        "virtio-net-pci,netdev=n{number},romfile=,mac={}",
-        mac(number)
-    );
-    if nic.queues > 1 {
-        let vectors = 2 * nic.queues + 2;
-        device.push_str(&format!(",mq=on,vectors={vectors}"));
-    }
-    if nic.locked {
-        device.push_str(",ctrl_guest_offloads=off");
-    }
-    device
+    let several = if nic.queues > 1 {
+        format!(",mq=on,vectors={}", 2 * nic.queues + 2)
+    } else {
+        String::new()
+    };
+    let locked = if nic.locked {
+        ",ctrl_guest_offloads=off"
+    } else {
+        ""
+    };
+    let mac = mac(number);
+    format!("virtio-net-pci,netdev=n{number},romfile=,mac={mac}{several}{locked}")
 }
 
 /// The MAC address of a NIC.

@@ -68,7 +68,7 @@ async fn while_another_program_is_loaded_everything_goes_on() {
     let until = async |what: &str, done: &dyn Fn() -> bool| {
         let began = std::time::Instant::now();
         while !done() {
-            assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+            assert!(began.elapsed() < Duration::from_mins(1), "{what}");
             agent.handle.ping().await.unwrap();
             tokio::task::yield_now().await;
         }

@@ -5,6 +5,7 @@ use lb_common::abi::ConfigRow;
 use super::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn after_a_failure_nothing_is_taken_away_and_nothing_built_on_what_is_missing() {
     let mut balancer = Balancer::new();
     balancer.reconcile(&desired(2));
