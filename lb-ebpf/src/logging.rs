@@ -44,9 +44,7 @@ pub(crate) fn dropped(frame: &Frame, reason: DropReason) {
 /// Four bytes of the Ethernet and IPv4 headers.
 #[inline(always)]
 fn head<const AT: usize>(frame: &Frame) -> u32 {
-    frame
-        .window::<HEAD>(0)
-        .map_or(0, |window| window.u32::<AT>())
+    frame.window::<HEAD>(0).map_or(0, Window::u32::<AT>)
 }
 
 /// A port, `at` bytes into the transport header; 0 where there is none.
@@ -55,7 +53,7 @@ fn port(frame: &Frame, at: usize) -> u16 {
     match parse::network(frame) {
         Network::Ipv4(ip) if !matches!(ip.fragment, Fragment::Later) => frame
             .window::<2>(ETHERNET + ip.header_length + at)
-            .map_or(0, |window| window.u16::<0>()),
+            .map_or(0, Window::u16::<0>),
         _ => 0,
     }
 }
