@@ -249,14 +249,14 @@ pub fn transport(view: &impl PacketView, ip: &Ipv4) -> Result<Transport, DropRea
     }
 }
 
-/// The destination port, as in the packet, whether the rest of it is sound or not; none where the header does not lead to one.
+/// The destination port where the header leads to one, as in the packet, be the rest of it sound or not: the fast path goes by those
+/// bytes too before it looks at lengths.
 #[inline(always)]
 pub fn destination_port(view: &impl PacketView, ip: &Ipv4) -> Option<u16> {
     /// Bytes of both ports.
     const PORTS: usize = 4;
     let carries = matches!(ip.protocol, TCP | UDP)
         && ip.header_length >= IPV4_MIN
-        && ip.total_length >= ip.header_length + PORTS
         && !matches!(ip.fragment, Fragment::Later);
     let ports = view.window::<PORTS>(ETHERNET + ip.header_length);
     ports.filter(|_| carries).map(Window::u16::<2>)

@@ -114,6 +114,31 @@ fn what_the_program_is_told_to_log_is_seen_at_the_agents_usual_level() -> Result
 }
 
 #[test]
+fn the_programs_log_names_the_reason_of_every_drop() -> Result<()> {
+    let topology = Topology::new(Arms::Two, 1)?;
+    let mut config = Config::web(&topology, None);
+    config.data_plane_log = Some("info".to_owned());
+    let web = Web::with_config(topology, &config)?;
+    let client = &web.topology.client.netns;
+    // A datagram in two fragments, of which neither is followed.
+    let socket = client.run(|| std::net::UdpSocket::bind("10.1.0.10:4000"))??;
+    let vip = (std::net::Ipv4Addr::new(10, 1, 0, 100), 80);
+    web.client().sequence(1)?;
+    poll::until(SOON, "the drop in the log", || {
+        // The first neighbour's answer may be waited for.
+        socket.send_to(&[7; 2_000], vip)?;
+        let events = web.agent.events()?;
+        let dropped = events.iter().find(|event| {
+            let message = event.message();
+            message.starts_with("dropped 10.1.0.10:") && message.ends_with(": fragment")
+        });
+        let messages: Vec<_> = events.iter().map(|event| event.message()).collect();
+        ensure!(dropped.is_some(), "{messages:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_pipe_that_nobody_reads_ends_every_command_quietly() -> Result<()> {
     let web = Web::start(Topology::new(Arms::One, 1)?, None)?;
     let scratch = web.agent.scratch();

@@ -21,6 +21,7 @@ mod privilege;
 mod program;
 mod query;
 mod readings;
+mod reasons;
 mod redirects;
 mod rows;
 mod shared;

@@ -13,6 +13,7 @@ use super::{
     control::{self, CONTROL},
     events::watch,
     layout::{Shape, buckets},
+    reasons::NamedReasons,
 };
 use crate::model::{DataPlane, DataPlaneLog};
 
@@ -154,7 +155,7 @@ impl Program {
     }
 
     fn follow_log(&mut self) -> Option<LogReader> {
-        let logger = match aya_log::EbpfLogger::init(&mut self.ebpf) {
+        let logger = match aya_log::EbpfLogger::init_with_logger(&mut self.ebpf, NamedReasons) {
             Ok(logger) => logger,
             Err(error) => {
                 tracing::warn!(%error, "what the program logs can't be shown");
