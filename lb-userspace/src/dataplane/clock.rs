@@ -72,13 +72,11 @@ fn rate(ticks: u64, [least, most]: [Duration; 2]) -> Result<u32, u64> {
         ticks + 2 + fewest / 50 >= fewest && ticks <= most + 2 + most / 50
     };
     let mut fitting = RATES.into_iter().filter(fits);
-    match (fitting.next(), fitting.next()) {
-        (Some(rate), None) => Ok(rate),
-        _ => {
-            let microseconds = u64::try_from(least.as_micros()).unwrap_or(u64::MAX);
-            Err(ticks.saturating_mul(1_000_000) / microseconds.max(1))
-        }
+    if let (Some(rate), None) = (fitting.next(), fitting.next()) {
+        return Ok(rate);
     }
+    let microseconds = u64::try_from(least.as_micros()).unwrap_or(u64::MAX);
+    Err(ticks.saturating_mul(1_000_000) / microseconds.max(1))
 }
 
 #[cfg(test)]

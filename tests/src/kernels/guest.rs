@@ -17,9 +17,9 @@ const LOG: &str = "/tmp/lb.log";
 const PID: &str = "/tmp/lb.pid";
 const EXIT: &str = "/tmp/lb.exit";
 /// How long a start may take, most of which is the verifier's.
-const START: Duration = Duration::from_secs(600);
+const START: Duration = Duration::from_mins(10);
 /// How long anything else may take.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// An agent in a guest, running or not.
 pub(super) struct Guest<'a> {

@@ -23,9 +23,9 @@ const APPEND: &str = "console=ttyS0 panic=-1 net.ifnames=0 no_timer_check";
 /// Processors of a guest. A driver that gives XDP queues of its own needs one for each.
 pub(super) const CPUS: usize = 2;
 /// How long a boot may take: two seconds on an idle machine.
-const BOOT: Duration = Duration::from_secs(300);
+const BOOT: Duration = Duration::from_mins(5);
 /// How long a command may take that is not expected to take long.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How many lines of the console come with an error.
 const CONSOLE_LINES: usize = 15;
 

@@ -20,7 +20,7 @@ use crate::poll;
 use crate::topology::VIP;
 
 /// How long a request may take: a guest is ten to fifty times slower than the machine that it runs on.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How long a request may take that is to be refused.
 const REFUSAL: Duration = Duration::from_secs(5);
 /// Name and bytes of the file.
