@@ -132,7 +132,7 @@ fn the_programs_log_names_the_reason_of_every_drop() -> Result<()> {
             let message = event.message();
             message.starts_with("dropped 10.1.0.10:") && message.ends_with(": fragment")
         });
-        let messages: Vec<_> = events.iter().map(|event| event.message()).collect();
+        let messages: Vec<_> = events.iter().map(lb_tests::agent::Event::message).collect();
         ensure!(dropped.is_some(), "{messages:?}");
         Ok(())
     })
