@@ -4,7 +4,7 @@ use aya_log_ebpf::{debug, info};
 use lb_common::{
     abi::{FlowKey, Recipe},
     packet::{PacketView, Window},
-    parse::{self, ETHERNET, Fragment, Network},
+    parse::{self, ETHERNET, Fragment, Ipv4, Network},
     verdict::DropReason,
 };
 
@@ -47,11 +47,16 @@ fn head<const AT: usize>(frame: &Frame) -> u32 {
     frame.window::<HEAD>(0).map_or(0, Window::u32::<AT>)
 }
 
+#[inline(always)]
+fn has_ports(ip: &Ipv4) -> bool {
+    matches!(ip.protocol, parse::TCP | parse::UDP) && !matches!(ip.fragment, Fragment::Later)
+}
+
 /// A port, `at` bytes into the transport header; 0 where there is none.
 #[inline(always)]
 fn port(frame: &Frame, at: usize) -> u16 {
     match parse::network(frame) {
-        Network::Ipv4(ip) if !matches!(ip.fragment, Fragment::Later) => frame
+        Network::Ipv4(ip) if has_ports(&ip) => frame
             .window::<2>(ETHERNET + ip.header_length + at)
             .map_or(0, Window::u16::<0>),
         _ => 0,

@@ -45,7 +45,12 @@ fn a_reload_adds_and_removes_vips() -> Result<()> {
 
     web.agent.reload(&two)?;
     web.wait_until_all_serve()?;
-    ensure!(there()?.contains(&second.to_string()), "{:?}", there()?);
+    // First the agent asks whether another host has it.
+    poll::until(SOON, "the VIP to be there", || {
+        let addresses = there()?;
+        ensure!(addresses.contains(&second.to_string()), "{addresses:?}");
+        Ok(())
+    })?;
     web.agent.reload(&one)?;
     poll::until(SOON, "the VIP to be gone", || {
         let addresses = there()?;
@@ -61,7 +66,11 @@ fn a_reload_adds_and_removes_vips() -> Result<()> {
 
     web.agent.reload(&two)?;
     web.wait_until_all_serve()?;
-    assert_eq!(Client::new(client, (second, 8080)).get("/")?.status, 200);
+    poll::until(SOON, "an answer from the VIP", || {
+        let answer = Client::new(client, (second, 8080)).get("/")?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })?;
     web.agent.reload(&one)?;
     ensure!(
         there()?.contains(&second.to_string()),

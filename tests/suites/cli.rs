@@ -120,17 +120,17 @@ fn the_programs_log_names_the_reason_of_every_drop() -> Result<()> {
     config.data_plane_log = Some("info".to_owned());
     let web = Web::with_config(topology, &config)?;
     let client = &web.topology.client.netns;
-    // A datagram in two fragments, of which neither is followed.
-    let socket = client.run(|| std::net::UdpSocket::bind("10.1.0.10:4000"))??;
-    let vip = (std::net::Ipv4Addr::new(10, 1, 0, 100), 80);
-    web.client().sequence(1)?;
     poll::until(SOON, "the drop in the log", || {
-        // The first neighbour's answer may be waited for.
-        socket.send_to(&[7; 2_000], vip)?;
+        // An echo request in fragments, which are not followed. Nobody answers it.
+        client
+            .command("ping")
+            .args(["-c1", "-W1", "-s3000", "10.1.0.100"])
+            .output()?;
         let events = web.agent.events()?;
         let dropped = events.iter().find(|event| {
             let message = event.message();
-            message.starts_with("dropped 10.1.0.10:") && message.ends_with(": fragment")
+            message.starts_with("dropped 10.1.0.10:0 -> 10.1.0.100:0 protocol 1")
+                && message.ends_with(": fragment")
         });
         let messages: Vec<_> = events.iter().map(lb_tests::agent::Event::message).collect();
         ensure!(dropped.is_some(), "{messages:?}");
