@@ -55,7 +55,7 @@ impl Scene {
         )?;
         for nic in self.nics {
             if self.link == Link::Veth {
-                self.plug_veth(machine, *nic)?;
+                plug_veth(machine, *nic)?;
             }
             machine.run(&format!("/bin/ip link set eth{nic} up"))?;
         }
@@ -69,27 +69,27 @@ impl Scene {
         }
         network.forget()
     }
+}
 
-    /// A veth whose other end can take what XDP sends it, as the README says it has to be set.
-    fn plug_veth(&self, machine: &Machine, nic: usize) -> Result<()> {
-        let (veth, peer, bridge) = (
-            format!("veth{nic}"),
-            format!("vethp{nic}"),
-            format!("br{nic}"),
-        );
-        let steps = [
-            format!("/bin/ip link add {bridge} type bridge forward_delay 0"),
-            format!("/bin/ip link add {veth} type veth peer name {peer}"),
-            format!("ethtool -K {peer} tx off gro on"),
-            format!("/bin/ip link set {peer} master {bridge}"),
-            format!("/bin/ip link set eth{nic} master {bridge}"),
-            format!(
-                "/bin/ip link set {bridge} up && /bin/ip link set {peer} up && /bin/ip link set {veth} up"
-            ),
-        ];
-        for step in steps {
-            machine.run(&step)?;
-        }
-        Ok(())
+/// A veth whose other end can take what XDP sends it, as the README says it has to be set.
+fn plug_veth(machine: &Machine, nic: usize) -> Result<()> {
+    let (veth, peer, bridge) = (
+        format!("veth{nic}"),
+        format!("vethp{nic}"),
+        format!("br{nic}"),
+    );
+    let steps = [
+        format!("/bin/ip link add {bridge} type bridge forward_delay 0"),
+        format!("/bin/ip link add {veth} type veth peer name {peer}"),
+        format!("ethtool -K {peer} tx off gro on"),
+        format!("/bin/ip link set {peer} master {bridge}"),
+        format!("/bin/ip link set eth{nic} master {bridge}"),
+        format!(
+            "/bin/ip link set {bridge} up && /bin/ip link set {peer} up && /bin/ip link set {veth} up"
+        ),
+    ];
+    for step in steps {
+        machine.run(&step)?;
     }
+    Ok(())
 }
