@@ -91,7 +91,7 @@ impl Machine {
         );
         qemu.args(["-chardev", &line, "-device", "virtio-serial-pci"]);
         qemu.args(["-device", "virtserialport,chardev=line"]);
-        for (number, nic) in nics.iter().enumerate() {
+        for (number, &nic) in nics.iter().enumerate() {
             network.add_tap(number, nic.queues)?;
             qemu.args(["-netdev", &netdev(number, nic)]);
             qemu.args(["-device", &device(number, nic)]);
@@ -218,7 +218,7 @@ fn ended(said: &[u8]) -> Option<(u32, String)> {
     Some((status, before.trim().to_owned()))
 }
 
-fn netdev(number: usize, nic: &Nic) -> String {
+fn netdev(number: usize, nic: Nic) -> String {
     let queues = match nic.queues {
         1 => String::new(),
         queues => format!(",queues={queues}"),
@@ -227,19 +227,18 @@ fn netdev(number: usize, nic: &Nic) -> String {
     format!("tap,id=n{number},ifname={tap},script=no,downscript=no,vhost=off{queues}")
 }
 
-fn device(number: usize, nic: &Nic) -> String {
-    let several = if nic.queues > 1 {
-        format!(",mq=on,vectors={}", 2 * nic.queues + 2)
-    } else {
-        String::new()
+fn device(number: usize, nic: Nic) -> String {
+    let mac = mac(number);
+    let queues = match nic.queues {
+        1 => String::new(),
+        queues => format!(",mq=on,vectors={}", 2 * queues + 2),
     };
     let locked = if nic.locked {
         ",ctrl_guest_offloads=off"
     } else {
         ""
     };
-    let mac = mac(number);
-    format!("virtio-net-pci,netdev=n{number},romfile=,mac={mac}{several}{locked}")
+    format!("virtio-net-pci,netdev=n{number},romfile=,mac={mac}{queues}{locked}")
 }
 
 /// The MAC address of a NIC.
@@ -267,13 +266,13 @@ mod tests {
             queues: four,
             locked: false,
         };
-        assert!(device(3, &nic).ends_with("mac=52:54:00:00:01:03,mq=on,vectors=10"));
-        assert!(netdev(3, &nic).ends_with(",queues=4"));
+        assert!(device(3, nic).ends_with("mac=52:54:00:00:01:03,mq=on,vectors=10"));
+        assert!(netdev(3, nic).ends_with(",queues=4"));
         let nic = Nic {
             queues: one,
             locked: true,
         };
-        assert!(device(0, &nic).ends_with(":00,ctrl_guest_offloads=off"));
-        assert!(netdev(0, &nic).ends_with("vhost=off"));
+        assert!(device(0, nic).ends_with(":00,ctrl_guest_offloads=off"));
+        assert!(netdev(0, nic).ends_with("vhost=off"));
     }
 }

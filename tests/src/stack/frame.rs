@@ -13,7 +13,7 @@ pub(super) fn frame(body: &[bpf_insn]) -> u32 {
     let mut distances: [Option<i64>; 16] = [None; 16];
     distances[R10] = Some(0);
     let mut lowest = 0;
-    for one in body {
+    for &one in body {
         let (to, from) = (usize::from(one.dst_reg()), usize::from(one.src_reg()));
         let reached = match Kind::of(*one) {
             Kind::Load => {
