@@ -176,14 +176,12 @@ impl State {
     }
 }
 
-/// A silence after which a settled flow's age is looked at; below every idle timeout at 250 ticks a second and above.
-pub const LONG_SILENCE_TICKS: u32 = 5_000;
+/// A silence after which the age of an established flow is looked at: not above its shortest idle time, that of UDP, at 100 ticks a
+/// second and above.
+pub const LONG_SILENCE_TICKS: u32 = 30_000;
 
 /// Ticks by which another CPU's clock may be ahead.
 const JUST_LATER: u32 = 1 << 20;
-/// An entry that is used touches its partner each time its own age crosses a multiple of this many ticks (a power of
-/// two), so that a flow's age is the younger of its two entries' to within it.
-pub const PARTNER_TICKS: u32 = 1 << 10;
 
 /// The time as the kernel program sees it.
 #[repr(C)]
@@ -216,7 +214,8 @@ impl Clock {
     }
 }
 
-/// Whether a flow of that protocol has been idle for longer than its state allows.
+/// Whether a flow of that protocol has been idle for longer than its state allows, by the recipe of one direction: a flow is as old as
+/// the younger of its two entries ([`crate::table::is_expired`]).
 #[must_use]
 #[inline(always)]
 pub fn is_expired(recipe: &Recipe, protocol: u8, clock: &Clock) -> bool {

@@ -143,6 +143,12 @@ pub fn is_unicast_ipv4<const N: usize>(window: impl Window<N>) -> bool {
     window.u8::<0>() & GROUP == 0 && window.u16::<12>() == ETHER_IPV4
 }
 
+/// Whether a frame is addressed to a MAC address, which is in the low 48 bits.
+#[inline(always)]
+pub fn is_for<const N: usize>(window: impl Window<N>, mac: u64) -> bool {
+    (window.u64::<0>() ^ mac) << 16 == 0
+}
+
 /// The protocol of a packet whose ports are where they nearly always are: TCP or UDP behind IPv4 without options, whole.
 /// [`network`] and [`transport`] tell of all others.
 #[inline(always)]
@@ -241,6 +247,19 @@ pub fn transport(view: &impl PacketView, ip: &Ipv4) -> Result<Transport, DropRea
         }
         _ => Ok(Transport::Other),
     }
+}
+
+/// The destination port where the header leads to one, as in the packet, be the rest of it sound or not: the fast path goes by those
+/// bytes too before it looks at lengths.
+#[inline(always)]
+pub fn destination_port(view: &impl PacketView, ip: &Ipv4) -> Option<u16> {
+    /// Bytes of both ports.
+    const PORTS: usize = 4;
+    let carries = matches!(ip.protocol, TCP | UDP)
+        && ip.header_length >= IPV4_MIN
+        && !matches!(ip.fragment, Fragment::Later);
+    let ports = view.window::<PORTS>(ETHERNET + ip.header_length);
+    ports.filter(|_| carries).map(Window::u16::<2>)
 }
 
 #[inline(always)]

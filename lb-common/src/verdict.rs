@@ -112,7 +112,7 @@ drop_reasons! {
     NoNeighbour = 8, "no_neighbour";
     /// The interface towards the next hop is gone or not the balancer's.
     NoInterface = 9, "no_interface";
-    /// Other CPUs changed the same flow too often to wait for.
+    /// Other CPUs changed the entry of a known flow too often to wait for.
     FlowContended = 10, "flow_contended";
     /// Every backend tried already has a flow with this client address and port, for another VIP.
     ReplyCollision = 12, "reply_collision";
@@ -122,6 +122,8 @@ drop_reasons! {
     NoRoom = 14, "no_room";
     /// A row that has to be there is not: a defect, please report it.
     BrokenReference = 15, "broken_reference";
+    /// The frame is larger than the MTU of its way out allows.
+    ExceedsMtu = 16, "exceeds_mtu";
 }
 
 impl DropReason {

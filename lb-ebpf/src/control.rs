@@ -48,6 +48,14 @@ pub(crate) fn filter(word: u32) -> u64 {
     unsafe { ptr::read_volatile(word) }
 }
 
+/// Our MAC address, in the low 48 bits, on an interface whose index falls on the place of this one.
+#[inline(always)]
+pub(crate) fn own_mac(ifindex: u32) -> u64 {
+    let mac: *const u64 = row!(own_macs, ifindex);
+    // SAFETY: a word of the table.
+    unsafe { ptr::read_volatile(mac) }
+}
+
 /// The configuration.
 #[derive(Clone, Copy)]
 pub(crate) struct Config(*const ConfigRow);
@@ -175,6 +183,12 @@ impl Interface {
     #[inline(always)]
     pub(crate) fn ifindex(self) -> u32 {
         load!(self.0, ifindex)
+    }
+
+    /// Bytes of the largest frame that may leave.
+    #[inline(always)]
+    pub(crate) fn max_frame(self) -> u32 {
+        load!(self.0, max_frame)
     }
 
     /// Our IPv4 address, as in a packet; 0 where there is none.

@@ -43,8 +43,9 @@ fn walk_of(frame: &Frame, window: FrameWindow<PLAIN>, protocol: u8) -> Option<u3
         return Some(forward::end(Verdict::Pass));
     }
     let length = frame.length();
-    if !parse::goes_on(window, protocol, length)
-        || !forward::is_to_us(frame, forward::ingress_slot(frame))
+    let ifindex = frame.ifindex();
+    if !parse::is_for(window, control::own_mac(ifindex))
+        || !parse::goes_on(window, protocol, length)
     {
         return None;
     }
@@ -53,10 +54,10 @@ fn walk_of(frame: &Frame, window: FrameWindow<PLAIN>, protocol: u8) -> Option<u3
         window,
         protocol,
         length,
-        ifindex: frame.ifindex(),
+        ifindex,
         now: now(),
     };
-    let (entry, recipe) = table::find_near(&Table, &key)?;
+    let (entry, recipe) = table::find_near(&Table, &key, protocol == parse::UDP)?;
     match recipe.role() {
         Recipe::ESTABLISHED_FORWARD => {
             let way = packet.way_to_backend(&recipe)?;
@@ -97,11 +98,11 @@ impl Packet {
     fn send(self, entry: Entry, recipe: &Recipe, reverse: bool, way: u64) -> Option<u32> {
         let interface = control::interface(Way::slot(way));
         let out = interface.ifindex();
-        if out == 0 {
+        if out == 0 || forward::is_too_large(self.length, interface, self.ifindex) {
             return None;
         }
         if self.now != recipe.last_seen() {
-            if self.now ^ recipe.last_seen() >= flow::PARTNER_TICKS {
+            if self.now.wrapping_sub(recipe.last_seen()) >= flow::LONG_SILENCE_TICKS {
                 return None;
             }
             entry.touch(self.now);

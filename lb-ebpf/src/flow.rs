@@ -2,16 +2,15 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    abi::{Recipe, word::Way},
+    abi::Recipe,
     flow::{self, Clock, Direction, State},
     table::{self, Cells, Event, Outcome, Remembered, SEARCH_TRIES, Search, Work},
     verdict::{DropReason, Verdict},
 };
 
 use crate::{
-    control, forward,
+    control,
     ours::Packet,
-    packet::Frame,
     stats,
     table::{Entry, Table},
 };
@@ -21,7 +20,7 @@ use crate::{
 ///
 /// Its own function for the stack: the frames of a call chain share 512 bytes.
 #[inline(never)]
-pub(crate) fn find(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bool, Verdict> {
+pub(crate) fn find(packet: &Packet, work: &mut Work) -> Result<bool, Verdict> {
     let mut tries = SEARCH_TRIES;
     work.over = 0;
     let (entry, tag) = loop {
@@ -41,9 +40,6 @@ pub(crate) fn find(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bo
     if packet.fragment {
         return Err(Verdict::Drop(DropReason::Fragment));
     }
-    if !forward::is_to_us(frame, forward::ingress_slot(frame)) {
-        return Err(Verdict::Pass);
-    }
     let recipe = &work.there;
     let now = now();
     let since = now.wrapping_sub(recipe.last_seen());
@@ -56,15 +52,11 @@ pub(crate) fn find(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bo
     }
     if since != 0 {
         entry.touch(now);
-        if (now ^ recipe.last_seen()) >= flow::PARTNER_TICKS {
-            touch_partner(packet, entry, recipe);
-        }
     }
-    if !recipe.is_reverse() {
-        let print = forward::ingress(frame).ok_or(Verdict::Pass)?;
-        if print != recipe.way {
-            client_moved(frame, packet, entry, recipe, print);
-        }
+    if !recipe.is_reverse() && recipe.way != work.ingress_print {
+        // The client's packets come another way: replies follow.
+        let (print, way) = (work.ingress_print, work.way);
+        table::move_client(&Table, &packet.key, (entry, recipe), print, way);
     }
     Ok(true)
 }
@@ -79,7 +71,7 @@ fn is_current(recipe: &Recipe) -> bool {
 #[inline(never)]
 fn follow(packet: &Packet, entry: Entry, recipe: &Recipe) -> bool {
     let state = State::from_byte(recipe.state());
-    let over = flow::is_expired(recipe, packet.key.protocol(), &clock());
+    let over = table::is_expired(&Table, (&packet.key, entry, recipe), &clock());
     let reverse = recipe.is_reverse();
     if !reverse && (over || (packet.flags.opens() && state.yields_to_syn())) {
         return false;
@@ -96,23 +88,8 @@ fn follow(packet: &Packet, entry: Entry, recipe: &Recipe) -> bool {
     true
 }
 
-/// The flow is used, if only in one direction: neither entry is idle.
-#[inline(never)]
-fn touch_partner(packet: &Packet, entry: Entry, recipe: &Recipe) {
-    if let Some((partner, _)) = table::partner_entry(&Table, &packet.key, entry, recipe) {
-        partner.touch(now());
-    }
-}
-
-/// The client's packets come another way: replies follow.
-#[inline(never)]
-fn client_moved(frame: &Frame, packet: &Packet, entry: Entry, recipe: &Recipe, print: u64) {
-    let way = Way::back(print, forward::ingress_slot(frame));
-    table::move_client(&Table, &packet.key, (entry, recipe), print, way);
-}
-
 /// Makes both entries of the flow in `work`. Where another CPU was first, its flow is the one; its recipe
-/// then is `there`. Gives whether there was room.
+/// then is `there`. Gives whether there is an entry now: there may be no room, or another CPU at work in its place.
 #[inline(always)]
 pub(crate) fn make(work: &mut Work) -> Result<bool, DropReason> {
     let reply = table::reply(&work.key, work.backend_address, work.backend_port);
@@ -140,8 +117,16 @@ pub(crate) fn make(work: &mut Work) -> Result<bool, DropReason> {
             stats::count_event(Some(Event::LostInsert));
             Ok(true)
         }
-        FULL => Ok(false),
-        outcome => Err(refusal(outcome)),
+        COLLISION => Err(DropReason::ReplyCollision),
+        outcome => {
+            let full = outcome == Outcome::Full as u32;
+            stats::count_event(Some(if full {
+                Event::Overflow
+            } else {
+                Event::Contended
+            }));
+            Ok(false)
+        }
     }
 }
 
@@ -151,22 +136,14 @@ pub(crate) fn make_without_entry(work: &mut Work) -> Result<(), DropReason> {
     // SAFETY: borrowed for the call.
     match unsafe { overflow_flow(work) } {
         MADE => Ok(()),
-        outcome => Err(refusal(outcome)),
+        COLLISION => Err(DropReason::ReplyCollision),
+        _ => Err(DropReason::FlowContended),
     }
 }
 
 const MADE: u32 = Outcome::Made as u32;
 const EXISTING: u32 = Outcome::Existing as u32;
 const COLLISION: u32 = Outcome::Collision as u32;
-const FULL: u32 = Outcome::Full as u32;
-
-#[inline(always)]
-const fn refusal(outcome: u32) -> DropReason {
-    match outcome {
-        COLLISION => DropReason::ReplyCollision,
-        _ => DropReason::FlowContended,
-    }
-}
 
 /// [`table::insert`]; gives the [`Outcome`].
 ///

@@ -4,11 +4,13 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use lb_common::{
     abi::{ConfigRow, MAX_INTERFACES, NeighbourWanted, Recipe, ingress_print, word::Way},
     packet::{PacketView, Window},
+    parse::{self, ETHERNET},
+    table::Work,
     verdict::{DropReason, Verdict},
 };
 
 use crate::{
-    control::{self, Backend},
+    control::{self, Backend, Interface},
     maps::{DEVICES, EVENTS},
     packet::Frame,
     stats::{self, CpuCounters},
@@ -29,7 +31,7 @@ pub(crate) enum Route {
 
 /// The way towards the backend, or for a reply towards the client.
 #[inline(always)]
-pub(crate) fn route(recipe: &Recipe) -> Result<Route, Verdict> {
+pub(crate) fn route(frame: &Frame, recipe: &Recipe) -> Result<Route, Verdict> {
     let way = if recipe.is_reverse() {
         recipe.way
     } else {
@@ -44,12 +46,23 @@ pub(crate) fn route(recipe: &Recipe) -> Result<Route, Verdict> {
     if ifindex == 0 {
         return Err(Verdict::Drop(DropReason::NoInterface));
     }
+    if is_too_large(frame.length(), row, frame.ifindex()) {
+        return Err(Verdict::Drop(DropReason::ExceedsMtu));
+    }
     Ok(Route::Out {
         to: way,
         from: row.mac(),
         slot,
         ifindex,
     })
+}
+
+/// Whether a frame of so many bytes that came in by the interface of index `came_from` can't leave by another one. The kernel would drop it
+/// where no program sees it. Back where it came from it may be larger than the MTU: generic mode hands over what was merged, and the
+/// kernel parts it again.
+#[inline(always)]
+pub(crate) fn is_too_large(length: usize, out: Interface, came_from: u32) -> bool {
+    length > out.max_frame() as usize && out.ifindex() != came_from
 }
 
 /// The host counts the hop itself where the packet goes up the stack.
@@ -109,21 +122,18 @@ pub(crate) fn way(backend: Backend) -> Option<u64> {
     Way::is_resolved(way).then_some(way)
 }
 
-/// The print of where the frame came from.
+/// Notes where the frame came from, and the way back there. What is not addressed to our MAC address passes: a promiscuous interface also
+/// receives the frames of its neighbours, and a switch may flood them.
 #[inline(always)]
-pub(crate) fn ingress(frame: &Frame) -> Option<u64> {
-    let window = frame.window::<14>(0)?;
-    Some(ingress_print(window.u64::<6>(), frame.ifindex()))
-}
-
-/// Whether the frame is addressed to our MAC address: a promiscuous interface also receives those of its neighbours.
-#[inline(always)]
-pub(crate) fn is_to_us(frame: &Frame, slot: u8) -> bool {
-    let Some(window) = frame.window::<14>(0) else {
-        return false;
-    };
-    let destination = u64::from(window.u32::<0>()) | (u64::from(window.u16::<4>()) << 32);
-    destination == control::interface(slot.into()).mac()
+pub(crate) fn came_from(frame: &Frame, work: &mut Work) -> Result<(), Verdict> {
+    let slot = ingress_slot(frame);
+    let window = frame.window::<ETHERNET>(0).ok_or(Verdict::Pass)?;
+    if !parse::is_for(window, control::interface(slot.into()).mac()) {
+        return Err(Verdict::Pass);
+    }
+    work.ingress_print = ingress_print(window.u64::<6>(), frame.ifindex());
+    work.way = Way::back(work.ingress_print, slot);
+    Ok(())
 }
 
 /// Slot of the interface that received the frame; 0, a row without an interface, where it is not one of ours.

@@ -49,6 +49,9 @@ fn lb(context: XdpContext) -> u32 {
 #[inline(never)]
 fn slow_path(frame: &packet::Frame) -> u32 {
     let (Ok(verdict) | Err(verdict)) = pipeline::run(frame);
+    if let Verdict::Drop(reason) = verdict {
+        logging::dropped(frame, reason);
+    }
     end(verdict)
 }
 

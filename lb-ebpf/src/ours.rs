@@ -16,7 +16,7 @@ pub(crate) struct Packet {
     /// TCP flags; zero for UDP.
     pub(crate) flags: TcpFlags,
     /// Bytes of the IPv4 header.
-    pub(crate) header_length: usize,
+    pub(crate) header_length: u8,
     /// The first fragment of several.
     pub(crate) fragment: bool,
 }
@@ -72,25 +72,38 @@ pub(crate) fn transport(frame: &Frame, ip: &Ipv4) -> Result<Packet, Verdict> {
                 ip.protocol,
             ),
             flags: ports.flags,
-            header_length: ip.header_length,
+            #[expect(clippy::cast_possible_truncation, reason = "at most 60")]
+            header_length: ip.header_length as u8,
             fragment: matches!(ip.fragment, Fragment::First),
         }),
         Ok(Transport::Icmp(kind, _)) => Err(answer::icmp(frame, kind)),
         Ok(Transport::Other) if matches!(ip.fragment, Fragment::Later) => Err(drop_if_served(
             ip.destination,
-            ip.protocol,
+            (ServiceKey::NO_PORT, ip.protocol),
             DropReason::Fragment,
         )),
         Ok(Transport::Other) => Err(Verdict::Pass),
-        Err(reason) => Err(drop_if_served(ip.destination, ip.protocol, reason)),
+        Err(reason) => {
+            let port = match parse::destination_port(frame, ip) {
+                // A port that no service has, though the markers of VIPs are kept under it.
+                Some(0) => return Err(Verdict::Pass),
+                Some(port) => port.to_ne_bytes(),
+                None => ServiceKey::NO_PORT,
+            };
+            Err(drop_if_served(ip.destination, (port, ip.protocol), reason))
+        }
     }
 }
 
-/// Drops a packet to a VIP that serves its protocol; any other is not ours.
+/// Drops a packet to a service, or without a port to a VIP that serves its protocol; any other is not ours.
 #[inline(never)]
-fn drop_if_served(destination: u32, protocol: u8, reason: DropReason) -> Verdict {
-    let key = ServiceKey::new(service::mapped(destination), [0; 2], protocol);
-    if service::is_marked(&key) {
+fn drop_if_served(
+    destination: u32,
+    (port, protocol): ([u8; 2], u8),
+    reason: DropReason,
+) -> Verdict {
+    let key = ServiceKey::new(service::mapped(destination), port, protocol);
+    if service::has_key(&key) {
         Verdict::Drop(reason)
     } else {
         Verdict::Pass

@@ -8,14 +8,15 @@ use crate::{answer, flow, forward, ours, packet::Frame, rewrite, service};
 #[inline(always)]
 pub(crate) fn run(frame: &Frame) -> Result<Verdict, Verdict> {
     let ip = ours::check(frame)?;
-    let packet = ours::transport(frame, &ip)?;
     let work = service::work().ok_or(Verdict::Drop(DropReason::BrokenReference))?;
+    forward::came_from(frame, work)?;
+    let packet = ours::transport(frame, &ip)?;
     service::expect(&packet, work);
-    if !flow::find(frame, &packet, work)? && service::enter(frame, &packet, work)? {
+    if !flow::find(&packet, work)? && service::enter(&packet, work)? {
         service::admit(frame, &packet, work)?;
     }
     let recipe = &work.there;
-    let route = forward::route(recipe)?;
+    let route = forward::route(frame, recipe)?;
     if forward::needs_ttl(&route) {
         answer::ttl(frame, &ip)?;
     }

@@ -39,7 +39,7 @@ pub(crate) fn apply(
             address(window, recipe, reverse);
         }
     }
-    let offset = ETHERNET + packet.header_length;
+    let offset = ETHERNET + usize::from(packet.header_length);
     if packet.key.protocol() == parse::TCP {
         segment(frame.window(offset).ok_or(NO_ROOM)?, recipe, reverse);
     } else {

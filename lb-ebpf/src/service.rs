@@ -1,21 +1,20 @@
 //! Stages "service", "schedule" and "make the flow", for a packet without an entry.
 
 use lb_common::{
-    abi::{FlowKey, ServiceKey, word::Way},
+    abi::{FlowKey, ServiceKey},
     flow::State,
     parse,
-    table::{self, Event, Outlook, Remembered, Work},
+    table::{self, Outlook, Remembered, Work},
     verdict::{DropReason, Verdict},
 };
 use network_types::ip::IpProto;
 
 use crate::{
-    control, flow, forward, logging,
+    control, flow, logging,
     maps::{FOUND_SERVICES, FOUND_SERVICES_BITS, FoundService, SERVICE_KEYS, WORK},
     ours::Packet,
     packet::Frame,
     schedule::{self, Picked},
-    stats,
     table::Table,
 };
 
@@ -50,7 +49,7 @@ pub(crate) fn expect(packet: &Packet, work: &mut Work) {
 ///
 /// Its own function, so that the verifier walks the packet's common path and this one apart.
 #[inline(never)]
-pub(crate) fn enter(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<bool, Verdict> {
+pub(crate) fn enter(packet: &Packet, work: &mut Work) -> Result<bool, Verdict> {
     let key = &packet.key;
     if !packet.opens() {
         work.service = find(key);
@@ -68,14 +67,7 @@ pub(crate) fn enter(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<b
     if parse::is_martian(key.source_word()) {
         return Err(Verdict::Drop(DropReason::MartianSource));
     }
-    let print = forward::ingress(frame).ok_or(Verdict::Drop(DropReason::BrokenReference))?;
-    let slot = forward::ingress_slot(frame);
-    if !forward::is_to_us(frame, slot) {
-        return Err(Verdict::Pass);
-    }
     work.key = *key;
-    work.ingress_print = print;
-    work.way = Way::back(print, slot);
     work.clock = flow::clock();
     work.state = State::first(key.protocol(), packet.flags) as u8;
     Ok(true)
@@ -91,15 +83,12 @@ pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(
             Ok(())
         }
         Ok(false) => Ok(()),
-        Err(reason) => {
-            logging::flow_refused(frame, &packet.key, reason);
-            Err(Verdict::Drop(reason))
-        }
+        Err(reason) => Err(Verdict::Drop(reason)),
     }
 }
 
-/// Tries the service's backends until one takes the flow. Where the table has no room for it, the packet goes by its hash,
-/// as all later ones of the flow will, until one finds room. Gives whether there was room.
+/// Tries the service's backends until one takes the flow. Where it gets no entry, the packet goes by its hash,
+/// as all later ones of the flow will, until one finds room. Gives whether it has an entry.
 #[inline(always)]
 fn try_backends(packet: &Packet, work: &mut Work) -> Result<bool, DropReason> {
     let stays = packet.opens() && flow::may_have_no_entry(work) && had_no_entry(packet, work);
@@ -111,7 +100,6 @@ fn try_backends(packet: &Packet, work: &mut Work) -> Result<bool, DropReason> {
     if room {
         return Ok(true);
     }
-    stats::count_event(Some(Event::Overflow));
     try_each(packet, work, false)?;
     Ok(false)
 }
@@ -212,9 +200,9 @@ fn look_up(key: &FlowKey) -> u32 {
     }
 }
 
-/// Whether the VIP has the marker for a protocol.
+/// Whether there is such a service, or such a marker of a VIP.
 #[inline(always)]
-pub(crate) fn is_marked(key: &ServiceKey) -> bool {
+pub(crate) fn has_key(key: &ServiceKey) -> bool {
     // SAFETY: only the presence is looked at.
     unsafe { SERVICE_KEYS.get(key) }.is_some()
 }
@@ -222,9 +210,9 @@ pub(crate) fn is_marked(key: &ServiceKey) -> bool {
 /// Whether an address is a VIP.
 #[inline(always)]
 pub(crate) fn is_vip(address: u32) -> bool {
-    is_marked(&ServiceKey::new(
+    has_key(&ServiceKey::new(
         mapped(address),
-        [0; 2],
+        ServiceKey::NO_PORT,
         IpProto::Icmp as u8,
     ))
 }

@@ -14,6 +14,7 @@ pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod neighbours;
+pub mod nic;
 pub mod observe;
 pub mod plan;
 pub mod status;

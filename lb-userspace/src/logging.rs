@@ -66,14 +66,22 @@ pub fn start(format: Format, level: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A plain level is meant for the agent and its program (whose log has the target `lb`); libraries say only what is
-/// wrong.
+/// Modules of the program in the kernel, as its log names them; those of the agent begin with `lb_userspace`.
+const PROGRAM: &str = "lb::";
+
+/// A plain level is meant for the agent; libraries say only what is wrong. What the program logs is shown at any level:
+/// it logs nothing that the key `log` of the configuration does not ask for. Only `off` silences it too, and directives
+/// that name it.
 fn directives(level: &str) -> String {
-    match level {
-        "off" | "error" => level.to_owned(),
+    let agent = match level {
+        "off" => return level.to_owned(),
         "warn" | "info" | "debug" | "trace" => format!("warn,lb={level}"),
         other => other.to_owned(),
+    };
+    if agent.contains(PROGRAM) {
+        return agent;
     }
+    format!("{agent},{PROGRAM}=trace")
 }
 
 #[cfg(test)]
@@ -82,9 +90,74 @@ mod tests {
 
     #[test]
     fn a_level_is_that_of_the_agent_and_not_of_its_libraries() {
-        assert_eq!(directives("debug"), "warn,lb=debug");
-        assert_eq!(directives("error"), "error");
-        assert_eq!(directives("info,hyper=debug"), "info,hyper=debug");
+        assert_eq!(directives("debug"), "warn,lb=debug,lb::=trace");
+        assert_eq!(directives("error"), "error,lb::=trace");
+        assert_eq!(
+            directives("info,hyper=debug"),
+            "info,hyper=debug,lb::=trace"
+        );
+        assert_eq!(directives("lb::logging=info"), "lb::logging=info");
+        assert_eq!(directives("off"), "off");
+    }
+
+    #[test]
+    fn what_the_program_logs_is_shown_whatever_the_agents_level() {
+        use tracing::Level;
+
+        for (level, agent) in [
+            ("error", Level::ERROR),
+            ("warn", Level::WARN),
+            ("info", Level::INFO),
+            ("warn,hyper=off", Level::WARN),
+        ] {
+            let filter = EnvFilter::try_new(directives(level)).unwrap();
+            let seen = Seen::default();
+            let lines = fmt::layer().with_ansi(false).with_writer({
+                let seen = seen.clone();
+                move || seen.clone()
+            });
+            tracing::subscriber::with_default(
+                tracing_subscriber::registry().with(filter).with(lines),
+                || {
+                    tracing::debug!(target: "lb::logging", "flow made");
+                    tracing::info!(target: "lb::logging", "dropped");
+                    tracing::info!(target: "lb_userspace::core", "ready");
+                    tracing::debug!(target: "lb_userspace::core", "reconciled");
+                },
+            );
+            let text = seen.text();
+            assert!(
+                text.contains("flow made") && text.contains("dropped"),
+                "{level}: {text}"
+            );
+            assert_eq!(
+                text.contains("ready"),
+                agent >= Level::INFO,
+                "{level}: {text}"
+            );
+            assert!(!text.contains("reconciled"), "{level}: {text}");
+        }
+    }
+
+    /// What was written.
+    #[derive(Clone, Debug, Default)]
+    struct Seen(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Seen {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl io::Write for Seen {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Model {
     pub pin_root: PathBuf,
     /// Path of the Unix socket of the API.
     pub socket: PathBuf,
+    /// What `ready` means beyond a program that runs on every interface.
+    pub ready_when: ReadyWhen,
     /// Where `/metrics`, `/healthz` and `/readyz` listen.
     pub metrics: Option<SocketAddr>,
     /// What the program needs when it is loaded.
@@ -27,6 +29,18 @@ pub struct Model {
     pub pools: Vec<Pool>,
     /// In the order of the file; names are unique, and so are address and protocol together.
     pub services: Vec<Service>,
+}
+
+/// What the agent asks of the services before it calls itself ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// Nothing.
+    Attached,
+    /// One has a backend that takes new flows, or there is none.
+    #[default]
+    AnyService,
+    /// Each has one.
+    AllServices,
 }
 
 /// Load-time settings of the program and the size of its flow table.

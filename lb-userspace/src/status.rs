@@ -22,6 +22,9 @@ pub struct StatusReport {
     pub interfaces: Vec<InterfaceReport>,
     /// In the order of the configuration, then removed ones that still hold flows.
     pub services: Vec<ServiceReport>,
+    /// Backends that several services use, each once, by address.
+    #[serde(default)]
+    pub shared_backends: Vec<SharedBackendReport>,
     /// The flow table.
     pub flow_table: FlowTableReport,
     /// Packets by verdict: `pass`, `transmit`, ...; every verdict has its row, also at 0.
@@ -39,8 +42,15 @@ pub struct AgentReport {
     pub pid: u32,
     /// When it started.
     pub started: String,
-    /// The first reconcile is done and the program is attached on every interface.
+    /// The first reconcile and the first checks are done, the program runs on every interface, its pins are there, and
+    /// services can serve as far as `ready_when` asks for it.
     pub ready: bool,
+    /// Why it is not ready, a reason each.
+    #[serde(default)]
+    pub not_ready: Vec<String>,
+    /// What of the agent does not work although traffic flows: `metrics`, `socket`.
+    #[serde(default)]
+    pub problems: BTreeMap<String, String>,
     /// Whether this start adopted the pins of an earlier one.
     pub adopted: bool,
     /// Path of the configuration.
@@ -55,6 +65,16 @@ pub struct AgentReport {
     pub changes: u64,
     /// Reconciles that failed and are tried again, since the start.
     pub reconcile_failures: u64,
+}
+
+impl AgentReport {
+    /// Notes what does not work of a part of the agent, or that all of it works.
+    pub fn note(&mut self, part: &str, problem: Option<String>) {
+        match problem {
+            Some(problem) => self.problems.insert(part.to_owned(), problem),
+            None => self.problems.remove(part),
+        };
+    }
 }
 
 /// The program.
@@ -81,14 +101,23 @@ pub struct InterfaceReport {
     pub ifindex: Option<u32>,
     /// `native` or `generic` as attached; `detached` otherwise.
     pub mode: String,
-    /// Why it is detached.
+    /// Why it is detached, or in generic mode.
     pub reason: Option<String>,
+    /// What costs packets or speed there, with the mend.
+    #[serde(default)]
+    pub notices: Vec<String>,
+    /// What its driver counts of XDP and of lost packets, by the names of `ethtool -S`.
+    #[serde(default)]
+    pub driver_counters: BTreeMap<String, u64>,
+    /// Those of lost packets that moved since the agent attached or adopted the program, by how much.
+    #[serde(default)]
+    pub driver_losses: BTreeMap<String, u64>,
 }
 
 /// A service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ServiceReport {
-    /// Name; of a removed service its address.
+    /// Name; of a removed service its address and protocol, `VIP:port/protocol`.
     pub name: String,
     /// `VIP:port`.
     pub address: String,
@@ -131,10 +160,39 @@ pub struct BackendReport {
     pub next_hop: Option<String>,
     /// Flows of this service on this backend.
     pub active_flows: u64,
-    /// Traffic of the backend over all services that use it.
-    pub traffic: Traffic,
+    /// Traffic of the backend since it was added. Packets are counted by backend and not by service, so it is `None`
+    /// where several services use the backend: [`StatusReport::shared_backends`] has it then.
+    pub traffic: Option<Traffic>,
+    /// Its clients get no replies through here although it is up or unchecked; `None` where they do, or where too little
+    /// is known to say so. Only backends all of whose services are TCP are judged.
+    #[serde(default)]
+    pub no_replies: Option<NoRepliesReport>,
     /// Results of its checks; `None` where it is not checked.
     pub checks: Option<ChecksReport>,
+}
+
+/// A backend from which no packet comes back through the balancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoRepliesReport {
+    /// When the first of these flows was made, to within a second.
+    pub since: String,
+    /// Flows made since the last packet that came back.
+    pub new_flows: u64,
+    /// What to do, in words.
+    pub mend: String,
+}
+
+/// A backend that several services use.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SharedBackendReport {
+    /// The name that the first of the services knows it by.
+    pub name: String,
+    /// `address:port`.
+    pub address: String,
+    /// Names of the services, in the order of the report.
+    pub services: Vec<String>,
+    /// Traffic of the backend since it was added, of all services together.
+    pub traffic: Traffic,
 }
 
 /// Counts of one service or backend, and their change a second over the last interval of at least one second.

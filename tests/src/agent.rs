@@ -12,25 +12,25 @@ mod view;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use lb_userspace::status::StatusReport;
 use rustix::process::Signal;
 
+use crate::command;
 use crate::daemon::Daemon;
 use crate::netns::Netns;
 use crate::scratch::Scratch;
-use crate::{command, poll};
 
 pub use binary::path as binary;
 pub use config::Config;
 pub use log::Event;
 
+pub use crate::poll::SOON;
+
 /// How long a start may take: loading means verifying, and a debug build is slow.
-const START: Duration = Duration::from_secs(20);
-/// How long anything else of the agent may take that no test measures.
-pub const SOON: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_mins(1);
 
 /// An agent, running or not.
 pub struct Agent {
@@ -116,7 +116,11 @@ impl Agent {
                 let said = events.iter().any(|event| event.field("event") == "ready");
                 ensure!(said, "{} events", events.len());
                 Ok(())
-            })
+            })?;
+        // Elsewhere nobody would find what a test leaves of them.
+        let pins = self.scratch.pins()?;
+        ensure!(!pins.is_empty(), "it is ready and has pinned nothing here");
+        Ok(())
     }
 
     /// Runs `lb run` where it is expected to fail.
@@ -185,6 +189,14 @@ impl Agent {
         self.scratch.file("lb.sock")
     }
 
+    /// Its process id.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.daemon()?.pid())
+    }
+
     /// Its directory and bpffs.
     #[must_use]
     pub fn scratch(&self) -> &Scratch {
@@ -197,25 +209,27 @@ impl Agent {
         &self.netns
     }
 
-    /// Replaces the configuration, sends SIGHUP and waits until a status shows that it was read.
+    /// Replaces the configuration, sends SIGHUP and waits until the agent says that it is applied or refused.
     ///
     /// # Errors
     /// Where the agent refuses it, or does not answer.
     pub fn reload(&self, config: &Config) -> Result<StatusReport> {
-        let before = self.status()?.agent.config_loaded;
+        let begun = SystemTime::now();
         self.write(config)?;
         self.signal(Signal::HUP)?;
-        poll::until(SOON, "the new configuration to be loaded", || {
-            let status = self.status()?;
-            if let Some(error) = &status.agent.config_error {
-                bail!("refused: {error}");
-            }
-            ensure!(
-                status.agent.config_loaded != before,
-                "still that of {before}"
-            );
-            Ok(status)
-        })
+        let ends = ["reloaded", "reload_refused"];
+        let end = self.wait_for_event(SOON, "the end of the reload", begun, |event| {
+            ends.contains(&event.field("event"))
+        })?;
+        if end.field("event") == "reload_refused" {
+            let events = self.events()?;
+            let errors = events
+                .iter()
+                .filter(|event| event.time >= begun && event.field("level") == "ERROR");
+            let reasons: Vec<_> = errors.map(Event::message).collect();
+            bail!("refused: {}", reasons.join("\n"));
+        }
+        self.status()
     }
 
     /// Sends a signal.

@@ -3,8 +3,6 @@
 //! Only what comes in is looked at: a frame on its way out of a host may rightly carry a checksum that the (virtual)
 //! NIC is still to compute, and tcpdump sees it before that.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
@@ -12,6 +10,7 @@ use crate::command;
 use crate::daemon::Daemon;
 use crate::link::Interface;
 use crate::netns::Netns;
+use crate::poll::SOON;
 use crate::scratch::Scratch;
 
 /// A capture under way; ended when dropped.
@@ -51,7 +50,7 @@ impl Capture {
             .arg(scratch.file("capture.pcap"))
             .arg("ip");
         let daemon = Daemon::start(command, &scratch.file("tcpdump.log"))?;
-        daemon.wait_until(Duration::from_secs(10), "listening", || {
+        daemon.wait_until(SOON, "listening", || {
             ensure!(daemon.log()?.contains("listening on"), "it does not listen");
             Ok(())
         })?;
@@ -70,7 +69,7 @@ impl Capture {
     pub fn stop(self) -> Result<Seen> {
         if self.daemon.ended()?.is_none() {
             self.daemon.signal(Signal::INT)?;
-            self.daemon.wait(Duration::from_secs(10))?;
+            self.daemon.wait(SOON)?;
         }
         let mut reader = self.netns.words("tcpdump -n -vv -r");
         let text = command::run(reader.arg(self.scratch.file("capture.pcap")))

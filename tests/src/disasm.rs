@@ -13,6 +13,7 @@ use aya::programs::{Program, ProgramFd};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{DEFAULT_FLOW_ENTRIES, PAIR, WAYS};
 
+pub(crate) use self::btf::Btf;
 pub use self::info::{Compiled, Function, Line};
 pub use self::listing::{Listing, Summary};
 pub use self::symbols::Symbols;

@@ -1,13 +1,13 @@
 //! DNS over UDP: dnsmasq as the server, dig as the client.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::command;
 use crate::daemon::Daemon;
 use crate::netns::Netns;
+use crate::poll::SOON;
 use crate::scratch::Scratch;
 use crate::topology::Host;
 
@@ -41,7 +41,7 @@ impl Dns {
             .arg("--bind-interfaces");
         command.arg(format!("--txt-record={NAME},{name}"));
         let daemon = Daemon::start(command, &scratch.file("dnsmasq.log"))?;
-        daemon.wait_until(Duration::from_secs(10), "answering", || {
+        daemon.wait_until(SOON, "answering", || {
             dig(&host.netns, host.address, None).map(drop)
         })?;
         Ok(Self {
@@ -65,10 +65,10 @@ impl Dns {
 /// Asks a server for [`NAME`] and gives its text; one try, from this address and port where they are given.
 ///
 /// # Errors
-/// Where there is no answer within a second, with dig's words.
+/// Where there is no answer in time, with dig's words.
 pub fn dig(from: &Netns, server: Ipv4Addr, source: Option<(Ipv4Addr, u16)>) -> Result<String> {
     let mut command = from.words(&format!(
-        "dig +short +tries=1 +timeout=1 @{server} {NAME} TXT"
+        "dig +short +tries=1 +timeout=10 @{server} {NAME} TXT"
     ));
     if let Some((address, port)) = source {
         command.arg("-b").arg(format!("{address}#{port}"));

@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::netns::Netns;
+use crate::poll::SOON;
 
 /// What it says, like an SSH server.
 pub const BANNER: &str = "SSH-2.0-harness\r\n";
@@ -50,13 +50,12 @@ impl Drop for Listener {
 /// What the server at an address says first.
 ///
 /// # Errors
-/// Where it cannot be reached or says nothing within 2 s.
+/// Where it cannot be reached or says nothing in time.
 pub fn banner(from: &Netns, address: impl Into<SocketAddr>) -> Result<String> {
     let address = address.into();
-    let patience = Duration::from_secs(2);
-    let stream = from.run(|| TcpStream::connect_timeout(&address, patience))?;
+    let stream = from.run(|| TcpStream::connect_timeout(&address, SOON))?;
     let mut stream = stream.with_context(|| address.to_string())?;
-    stream.set_read_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(SOON))?;
     let mut said = String::new();
     stream
         .read_to_string(&mut said)

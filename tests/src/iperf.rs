@@ -1,7 +1,6 @@
 //! iperf3: bulk traffic through the balancer, both ways.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -9,6 +8,7 @@ use serde_json::Value;
 use crate::command;
 use crate::daemon::Daemon;
 use crate::netns::Netns;
+use crate::poll::SOON;
 use crate::scratch::Scratch;
 use crate::topology::Host;
 
@@ -45,7 +45,7 @@ impl Server {
             .netns
             .words(&format!("iperf3 --server --port {PORT} --forceflush"));
         let daemon = Daemon::start(command, &scratch.file("iperf3.log"))?;
-        daemon.wait_until(Duration::from_secs(10), "listening", || {
+        daemon.wait_until(SOON, "listening", || {
             ensure!(
                 daemon.log()?.contains("Server listening"),
                 "it does not listen"
@@ -64,8 +64,10 @@ impl Server {
 /// # Errors
 /// Where the run fails, with iperf3's words.
 pub fn run(from: &Netns, server: Ipv4Addr, options: &str) -> Result<Received> {
-    let line =
-        format!("iperf3 --client {server} --port {PORT} --json --connect-timeout 2000 {options}");
+    // Where nothing arrives any more, iperf3 waits for ever.
+    let line = format!(
+        "timeout 60 iperf3 --client {server} --port {PORT} --json --connect-timeout 10000 {options}"
+    );
     let output = command::output(&mut from.words(&line))?;
     let said = command::said(&output);
     let report: Value = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;

@@ -32,6 +32,8 @@ pub enum Manner {
     Closes,
     /// Answers well: status 200.
     Well,
+    /// Answers well and closes at once, without reading the request, as scripts behind xinetd and socat do.
+    AnswersFirst,
 }
 
 /// A server of that manner; it takes no more connections when dropped.
@@ -103,10 +105,13 @@ fn serve(mut stream: TcpStream, manner: Manner, stopped: &AtomicBool) -> std::io
     if manner == Manner::Closes {
         return stream.shutdown(Shutdown::Both);
     }
+    if manner == Manner::AnswersFirst {
+        return stream.write_all(WELL);
+    }
     let mut request = [0; 1_024];
     stream.read(&mut request).map(drop)?;
     match manner {
-        Manner::Silent | Manner::Closes => {}
+        Manner::Silent | Manner::Closes | Manner::AnswersFirst => {}
         Manner::Well => return stream.write_all(WELL),
         Manner::Garbage => {
             return stream.write_all(&[0xff, 0x00, 0x16, 0x03, b'\n', b'?', b'\r', b'\n']);

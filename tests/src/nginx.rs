@@ -1,13 +1,14 @@
 //! nginx, one process in a backend's namespace, that answers everything with the name of its server.
 
+use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::daemon::Daemon;
 use crate::http::Client;
 use crate::netns::Netns;
+use crate::poll::SOON;
 use crate::scratch::Scratch;
 use crate::topology::Host;
 
@@ -72,6 +73,16 @@ impl Nginx {
             .collect()
     }
 
+    /// Has it answer `GET /files/<name>` with this text.
+    ///
+    /// # Errors
+    /// That of writing.
+    pub fn offer(&self, name: &str, text: &str) -> Result<()> {
+        fs::create_dir_all(self.scratch.file("files")).context("making a directory of files")?;
+        self.scratch.write(&format!("files/{name}"), text)?;
+        Ok(())
+    }
+
     /// What it answers with.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -120,15 +131,14 @@ impl Nginx {
 
     fn wait_until_ready(&self) -> Result<()> {
         let client = Client::new(&self.netns, self.address());
-        self.daemon
-            .wait_until(Duration::from_secs(10), "answering", || {
-                let answer = client.get("/")?;
-                ensure!(
-                    answer.body == self.name,
-                    "another server answers: {answer:?}"
-                );
-                Ok(())
-            })
+        self.daemon.wait_until(SOON, "answering", || {
+            let answer = client.get("/")?;
+            ensure!(
+                answer.body == self.name,
+                "another server answers: {answer:?}"
+            );
+            Ok(())
+        })
     }
 }
 
@@ -155,6 +165,7 @@ http {{
     server {{
         listen {listen} backlog=65535;
         location / {{ return 200 '{name}\\n'; }}
+        location /files/ {{ root .; }}
         location {COUNTERS} {{ stub_status; }}
         location /status/503 {{ return 503; }}
         location /status/204 {{ return 204; }}

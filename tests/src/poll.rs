@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// How long anything may take that no test measures: where others keep every CPU busy, much takes ten times as long as it
+/// should. Nothing waits for so long where all is well.
+pub const SOON: Duration = Duration::from_secs(30);
+
 /// How long between two looks: short against what tests measure, long against what a look costs.
 const PAUSE: Duration = Duration::from_millis(5);
 

@@ -12,7 +12,7 @@ use crate::command;
 use crate::daemon::Daemon;
 use crate::http::Client;
 use crate::netns::Netns;
-use crate::poll;
+use crate::poll::{self, SOON};
 use crate::scratch::Scratch;
 
 /// Where it listens, in its namespace.
@@ -26,14 +26,15 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it in a namespace, scraping `target` there five times a second, and waits until it is ready.
+    /// Starts it in a namespace, scraping `target` there every second, and waits until it is ready. A scrape may take as
+    /// long: of a page that comes too late nothing is kept.
     ///
     /// # Errors
     /// Where it does not come up, with its log.
     pub fn start(netns: &Netns, target: &str) -> Result<Self> {
         let scratch = Scratch::new("prometheus")?;
         let config = format!(
-            "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 scrape_configs:
   - job_name: lb
     static_configs: [{{targets: ['{target}']}}]
@@ -51,7 +52,7 @@ scrape_configs:
         command.arg(format!("--web.listen-address={LISTEN}"));
         let daemon = Daemon::start(command, &scratch.file("prometheus.log"))?;
         let listen: SocketAddr = LISTEN.parse()?;
-        daemon.wait_until(Duration::from_secs(20), "being ready", || {
+        daemon.wait_until(SOON, "being ready", || {
             let answer = Client::new(netns, listen).get("/-/ready")?;
             ensure!(answer.status == 200, "{answer:?}");
             Ok(())

@@ -67,6 +67,9 @@ pub struct Track {
     pub program: Program,
     harness: Ebpf,
     cpus: [usize; 2],
+    /// What is run, and how many flows there were before.
+    race: Race,
+    made_before: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -138,6 +141,8 @@ impl Track {
             program,
             harness,
             cpus: [first, second],
+            race: Race::Crowd,
+            made_before: 0,
         })
     }
 
@@ -147,7 +152,16 @@ impl Track {
     /// What the kernel says.
     pub fn run(&mut self, race: Race, time: Duration) -> Result<Report> {
         self.set_up(race)?;
-        let made_before = self.made()?;
+        self.race = race;
+        self.made_before = self.made()?;
+        self.go_on(time)
+    }
+
+    /// Goes on with the race that was run last, and reports on all of it.
+    ///
+    /// # Errors
+    /// As [`Track::run`].
+    pub fn go_on(&mut self, time: Duration) -> Result<Report> {
         let program: &Xdp = self
             .harness
             .program("race")
@@ -178,8 +192,8 @@ impl Track {
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
         })?;
-        let made = self.made()? - made_before;
-        self.report(race, made)
+        let made = self.made()? - self.made_before;
+        self.report(self.race, made)
     }
 
     fn set_up(&mut self, race: Race) -> Result<()> {

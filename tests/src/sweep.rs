@@ -1,7 +1,8 @@
 //! Removing what the suites made: a namespace at its end, and at the start what an earlier run that was killed left.
 //!
 //! Only what carries the name of a process that no longer exists is touched: namespaces, the processes in them, and
-//! directories with the bpffs mounted in them (whose pins, programs and links go with the mount).
+//! directories with the bpffs mounted in them (whose pins, programs and links go with the mount). What belongs to a run of
+//! `cargo xtask test` stays while that runs: it is a leak of a test, and the run has to find it.
 
 use std::fs;
 use std::path::Path;
@@ -62,10 +63,12 @@ fn sweep() -> Result<()> {
     Ok(())
 }
 
-/// Entries of a directory whose maker no longer lives.
+/// Entries of a directory for which nobody answers any more: neither their maker lives nor the run that it belonged to.
 fn left_in(directory: &'static str) -> Result<Vec<String>> {
-    let alive = |pid| Path::new(&format!("/proc/{pid}")).exists();
-    made_in(directory, |pid| !alive(pid))
+    let alive = |pid: u32| Path::new(&format!("/proc/{pid}")).exists();
+    let mut left = made_in(directory, |pid| !alive(pid))?;
+    left.retain(|name| !names::run(name).is_some_and(alive));
+    Ok(left)
 }
 
 /// Namespaces and directories of a living process, this one.

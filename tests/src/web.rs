@@ -1,14 +1,12 @@
 //! What most suites start with: a network, an nginx on every backend, and the agent with service `www` over them.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 
 use crate::agent::config::Check;
 use crate::agent::{Agent, Config};
 use crate::http::Client;
 use crate::nginx::Nginx;
-use crate::poll;
+use crate::poll::{self, SOON};
 use crate::topology::{Topology, VIP};
 
 /// A balanced web site; all of it gone when dropped.
@@ -52,7 +50,7 @@ impl Web {
     /// # Errors
     /// When that takes too long, with the status.
     pub fn wait_until_all_serve(&self) -> Result<()> {
-        poll::until(Duration::from_secs(10), "all backends to serve", || {
+        poll::until(SOON, "all backends to serve", || {
             let status = self.agent.status()?;
             let mut rows = status.services.iter().flat_map(|service| &service.backends);
             let all = rows

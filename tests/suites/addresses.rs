@@ -1,10 +1,14 @@
 //! VIPs that the agent manages: added, announced, removed, and told apart from the operator's own.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use lb_tests::agent::config::Service;
 use lb_tests::agent::{Agent, Config, SOON};
+use lb_tests::daemon::Daemon;
 use lb_tests::http::Client;
 use lb_tests::poll;
+use lb_tests::scratch::Scratch;
 use lb_tests::topology::{Arms, SPARE_VIP, Topology, VIP};
 use lb_tests::web::Web;
 
@@ -95,6 +99,135 @@ fn a_managed_vip_that_somebody_removed_comes_back() -> Result<()> {
         ensure!(addresses.contains(&SPARE_VIP.to_string()), "{addresses:?}");
         Ok(())
     })
+}
+
+#[test]
+fn a_vip_that_another_host_answers_for_is_not_taken_until_that_host_gives_it_up() -> Result<()> {
+    for arms in [Arms::One, Arms::Two] {
+        let topology = Topology::new(arms, 1)?;
+        let client = &topology.client;
+        // Linux answers ARP for each of its addresses on every interface.
+        client
+            .netns
+            .ip(&format!("address add {SPARE_VIP}/32 dev lo"))?;
+        let agent = Agent::start(&topology.balancer.netns, &managed(&topology))?;
+        let link = topology.balancer.link();
+        let addresses = link.addresses()?;
+        ensure!(!addresses.contains(&SPARE_VIP.to_string()), "{addresses:?}");
+        let told = first_reason(&agent)?;
+        let mac = client.link().mac()?.to_string();
+        for word in [&SPARE_VIP.to_string(), "another host has it", &mac] {
+            ensure!(told.contains(word), "no `{word}` in `{told}`");
+        }
+        let events = agent.events()?;
+        let refused = events
+            .iter()
+            .filter(|event| event.field("event") == "vip_refused");
+        assert_eq!(refused.count(), 1);
+
+        client
+            .netns
+            .ip(&format!("address del {SPARE_VIP}/32 dev lo"))?;
+        poll::until(SOON * 6, "the VIP to be taken", || {
+            let addresses = link.addresses()?;
+            ensure!(addresses.contains(&SPARE_VIP.to_string()), "{addresses:?}");
+            assert_eq!(first_reason(&agent)?, "");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_vip_that_is_an_end_of_an_interfaces_network_is_not_taken() -> Result<()> {
+    let topology = Topology::new(Arms::Two, 1)?;
+    let mut config = managed(&topology);
+    for (port, last) in [(81, 0), (82, 255), (83, 254)] {
+        let mut service = Service::tcp(&format!("end{last}"), port, "web");
+        service.address.set_ip([10, 1, 0, last].into());
+        config = config.service(service);
+    }
+    let agent = Agent::start(&topology.balancer.netns, &config)?;
+    let addresses = topology.balancer.link().addresses()?;
+    let there = |last: u8| addresses.contains(&format!("10.1.0.{last}"));
+    ensure!(
+        there(101) && there(254) && !there(0) && !there(255),
+        "{addresses:?}"
+    );
+    let told = first_reason(&agent)?;
+    for word in [
+        "10.1.0.0 is not taken",
+        "network of 10.1.0.1/24",
+        "(and 1 more)",
+    ] {
+        ensure!(told.contains(word), "no `{word}` in `{told}`");
+    }
+    Ok(())
+}
+
+#[test]
+fn each_of_a_thousand_vips_is_announced() -> Result<()> {
+    const VIPS: u16 = 1_000;
+    let topology = Topology::new(Arms::Two, 1)?;
+    let mut config = Config::web(&topology, None);
+    config.manage_addresses = true;
+    config.services = (1..=VIPS)
+        .map(|number| {
+            let [high, low] = number.to_be_bytes();
+            let mut service = Service::tcp(&format!("vip{number}"), 80, "web");
+            service.address.set_ip([10, 9, high, low].into());
+            service
+        })
+        .collect();
+    let scratch = Scratch::new("arp")?;
+    let client = &topology.client.netns;
+    let command = client.words("tcpdump -l -n -i eth0 -Q in -B 16384 arp");
+    let heard = Daemon::start(command, &scratch.file("tcpdump.log"))?;
+    heard.wait_until(SOON, "listening", || {
+        ensure!(heard.log()?.contains("listening on"), "it does not listen");
+        Ok(())
+    })?;
+    let agent = Agent::start(&topology.balancer.netns, &config)?;
+    poll::until(SOON * 3, "three announcements of each", || {
+        let log = heard.log()?;
+        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        for address in log.lines().filter_map(announced) {
+            *times.entry(address).or_default() += 1;
+        }
+        let thrice = times.values().filter(|times| **times == 3).count();
+        ensure!(
+            thrice == usize::from(VIPS),
+            "{thrice} of {VIPS}, {} at all",
+            times.len()
+        );
+        Ok(())
+    })?;
+    let events = agent.events()?;
+    let lost = events
+        .iter()
+        .find(|event| event.message().contains("not announced"));
+    ensure!(lost.is_none(), "{lost:?}");
+    Ok(())
+}
+
+/// The address that a line of tcpdump says is announced: `who-has` and `tell` name the same.
+fn announced(line: &str) -> Option<&str> {
+    let words: Vec<&str> = line.split([' ', ',']).collect();
+    let after = |word| {
+        let at = words.iter().position(|one| *one == word)?;
+        words.get(at + 1).copied()
+    };
+    let tell = || after("tell").filter(|sender| Some(*sender) == after("who-has"));
+    after("Announcement").or_else(tell)
+}
+
+/// What the status says of the first interface, where VIPs are.
+fn first_reason(agent: &Agent) -> Result<String> {
+    let interfaces = agent.status()?.interfaces;
+    let first = interfaces.into_iter().next();
+    Ok(first
+        .and_then(|interface| interface.reason)
+        .unwrap_or_default())
 }
 
 fn managed(topology: &Topology) -> Config {

@@ -15,7 +15,7 @@ const THREE: &str =
 fn bpf_net_admin_and_perfmon_are_enough() -> Result<()> {
     let topology = Topology::new(Arms::Two, 2)?;
     let _servers = Nginx::on_each(&topology.backends)?;
-    let mut config = Config::web(&topology, Some(Check::http()));
+    let mut config = Config::web(&topology, Some(Check::http().patient()));
     config.manage_addresses = true;
     config.services[0].address.set_ip(SPARE_VIP);
     let mut agent = Agent::prepare(&topology.balancer.netns, &config)?.wrapped(THREE);

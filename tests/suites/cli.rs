@@ -1,9 +1,10 @@
 //! The command line against a running agent: what an operator types and reads.
 
 use anyhow::{Result, ensure};
-use lb_tests::agent::Config;
 use lb_tests::agent::config::{Check, Pool, Service};
+use lb_tests::agent::{Config, binary};
 use lb_tests::command;
+use lb_tests::poll::{self, SOON};
 use lb_tests::topology::{Arms, Topology};
 use lb_tests::web::Web;
 
@@ -13,8 +14,7 @@ fn status_shows_services_backends_states_and_counts() -> Result<()> {
     assert_eq!(web.client().sequence(10)?.len(), 10);
     web.servers[1].kill()?;
     web.agent.wait_for_state("www", "web1", "down")?;
-    let table = said(&web, &["status"])?;
-    for word in [
+    let words = [
         "www",
         "10.1.0.100:80",
         "round-robin",
@@ -26,9 +26,15 @@ fn status_shows_services_backends_states_and_counts() -> Result<()> {
         "refused",
         "front",
         "native",
-    ] {
-        ensure!(table.contains(word), "no `{word}` in\n{table}");
-    }
+    ];
+    // The reason is that of the last check; one that was under way when the server died has another.
+    let table = poll::until(SOON, "the whole table", || {
+        let table = said(&web, &["status"])?;
+        for word in words {
+            ensure!(table.contains(word), "no `{word}` in\n{table}");
+        }
+        Ok(table)
+    })?;
     ensure!(
         !table.contains('\u{1b}'),
         "colours where nobody looks:\n{table:?}"
@@ -87,6 +93,88 @@ fn help_names_every_command() -> Result<()> {
     }
     let wrong = web.agent.lb(&["frobnicate"])?;
     ensure!(wrong.status.code() == Some(2), "{}", wrong.status);
+    Ok(())
+}
+
+#[test]
+fn what_the_program_is_told_to_log_is_seen_at_the_agents_usual_level() -> Result<()> {
+    let topology = Topology::new(Arms::Two, 1)?;
+    let mut config = Config::web(&topology, None);
+    config.data_plane_log = Some("debug".to_owned());
+    let web = Web::with_config(topology, &config)?;
+    assert_eq!(web.client().sequence(1)?.len(), 1);
+    poll::until(SOON, "the flow in the log", || {
+        let events = web.agent.events()?;
+        let flow = events
+            .iter()
+            .find(|event| event.message().starts_with("flow 10.1.0.10:"));
+        ensure!(flow.is_some(), "{} events", events.len());
+        Ok(())
+    })
+}
+
+#[test]
+fn the_programs_log_names_the_reason_of_every_drop() -> Result<()> {
+    let topology = Topology::new(Arms::Two, 1)?;
+    let mut config = Config::web(&topology, None);
+    config.data_plane_log = Some("info".to_owned());
+    let web = Web::with_config(topology, &config)?;
+    let client = &web.topology.client.netns;
+    // A datagram in two fragments, of which neither is followed.
+    let socket = client.run(|| std::net::UdpSocket::bind("10.1.0.10:4000"))??;
+    let vip = (std::net::Ipv4Addr::new(10, 1, 0, 100), 80);
+    web.client().sequence(1)?;
+    poll::until(SOON, "the drop in the log", || {
+        // The first neighbour's answer may be waited for.
+        socket.send_to(&[7; 2_000], vip)?;
+        let events = web.agent.events()?;
+        let dropped = events.iter().find(|event| {
+            let message = event.message();
+            message.starts_with("dropped 10.1.0.10:") && message.ends_with(": fragment")
+        });
+        let messages: Vec<_> = events.iter().map(lb_tests::agent::Event::message).collect();
+        ensure!(dropped.is_some(), "{messages:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_ends_every_command_quietly() -> Result<()> {
+    let web = Web::start(Topology::new(Arms::One, 1)?, None)?;
+    let scratch = web.agent.scratch();
+    let bad = scratch
+        .write("bad.toml", "instance = 7\n")?
+        .display()
+        .to_string();
+    let good = web.agent.config_file().display().to_string();
+    let socket = web.agent.socket().display().to_string();
+    let cases: [(&[&str], i32); 14] = [
+        (&["--help"], 0),
+        (&["--version"], 0),
+        (&["check", "--help"], 0),
+        (&["frobnicate"], 2),
+        (&["check", &good], 0),
+        (&["check", &bad], 1),
+        (&["check", "--json", &bad], 1),
+        (&["status", "--socket", &socket], 0),
+        (&["status", "--watch", "--socket", &socket], 0),
+        (&["status", "--json", "--watch", "--socket", &socket], 0),
+        (&["status", "--socket", "/nowhere"], 1),
+        (&["reload", "--socket", &socket], 0),
+        (&["detach", "--config", &bad], 1),
+        (&["run", "--config", &bad], 1),
+    ];
+    for (arguments, code) in cases {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let mut command = web.agent.netns().command(binary()?);
+        command
+            .args(arguments)
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+        let status = command.status()?;
+        ensure!(status.code() == Some(code), "{arguments:?}: {status}");
+    }
     Ok(())
 }
 

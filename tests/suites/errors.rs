@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::agent::config::METRICS;
 use lb_tests::agent::{Agent, Config, Failure, SOON};
 use lb_tests::command;
 use lb_tests::echo::Listener;
@@ -93,19 +92,6 @@ fn without_privilege_the_missing_capabilities_are_named() -> Result<()> {
     let mut agent = Agent::prepare(&topology.balancer.netns, &config)?.wrapped(without);
     let failure = agent.run_to_failure()?;
     said(&failure, &["CAP_BPF", "CAP_NET_ADMIN"])?;
-    nothing_left(&agent, &topology)
-}
-
-#[test]
-fn a_metrics_port_that_is_taken_is_named() -> Result<()> {
-    let topology = Topology::new(Arms::One, 1)?;
-    let _taken = Listener::start(
-        &topology.balancer.netns,
-        METRICS.parse::<std::net::SocketAddr>()?,
-    )?;
-    let mut agent = Agent::prepare(&topology.balancer.netns, &Config::web(&topology, None))?;
-    let failure = agent.run_to_failure()?;
-    said(&failure, &[METRICS])?;
     nothing_left(&agent, &topology)
 }
 
@@ -328,6 +314,7 @@ fn said(failure: &Failure, words: &[&str]) -> Result<()> {
 
 /// A start that failed took back what it had done.
 fn nothing_left(agent: &Agent, topology: &Topology) -> Result<()> {
+    ensure!(!agent.socket().exists(), "the socket stays");
     if agent.scratch().bpffs().exists() {
         let pins = agent.scratch().pins()?;
         ensure!(pins.is_empty(), "pins stay: {pins:?}");

@@ -1,7 +1,6 @@
 //! What is not ours passes untouched: the host's own services and clients, other protocols, routed strangers.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lb_tests::agent::config::Check;
@@ -10,10 +9,9 @@ use lb_tests::echo::{BANNER, Listener, banner};
 use lb_tests::http::Client;
 use lb_tests::icmp::IcmpSocket;
 use lb_tests::misbehave::{Manner, Server};
+use lb_tests::poll::SOON;
 use lb_tests::topology::{Arms, BALANCER, BALANCER_V6, CLIENT, GATEWAY, Topology, VIP};
 use lb_tests::web::Web;
-
-const SOON: Duration = Duration::from_secs(2);
 
 #[test]
 fn arp_for_the_host_and_for_the_vip_is_answered() -> Result<()> {
@@ -145,6 +143,6 @@ fn the_host_itself_reaches_every_backend() -> Result<()> {
 }
 
 fn sites() -> Result<Vec<Web>> {
-    let site = |arms| Web::start(Topology::new(arms, 2)?, Some(Check::http()));
+    let site = |arms| Web::start(Topology::new(arms, 2)?, Some(Check::http().patient()));
     [Arms::One, Arms::Two].into_iter().map(site).collect()
 }

@@ -1,6 +1,7 @@
 //! Health checks against servers that misbehave, each in its own way, and against what the configuration says.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,20 +42,17 @@ fn every_way_to_misbehave_is_down_for_its_reason_and_the_good_server_is_up() -> 
     }
     let good = Server::start(host, 8_100, Manner::Well)?;
     pool.backends.push(backend("good", &good));
+    let hasty = Server::start(host, 8_101, Manner::AnswersFirst)?;
+    pool.backends.push(backend("hasty", &hasty));
     let config = Config::new(&topology)
         .pool(pool)
         .service(Service::tcp("www", 80, "web"));
     let agent = Agent::start(&topology.balancer.netns, &config)?;
 
     agent.wait_for_state("www", "good", "up")?;
+    agent.wait_for_state("www", "hasty", "up")?;
     for (manner, word) in BAD {
-        let name = format!("{manner:?}");
-        let row = agent.wait_for_state("www", &name, "down")?;
-        ensure!(
-            row.reason.contains(word),
-            "{name}: `{word}` is not in `{}`",
-            row.reason
-        );
+        down_because(&agent, "www", &format!("{manner:?}"), &[word])?;
     }
     descriptors_stay_few(&agent, &servers)
 }
@@ -80,11 +78,7 @@ fn a_status_that_is_not_expected_is_told() -> Result<()> {
         .service(Service::tcp("odd", 82, "odd"))
         .service(Service::tcp("exact", 83, "exact"));
     let agent = Agent::start(&topology.balancer.netns, &config)?;
-    let row = agent.wait_for_state("strict", "strict0", "down")?;
-    ensure!(
-        row.reason.contains("503") && row.reason.contains("200-299"),
-        "{row:?}"
-    );
+    down_because(&agent, "strict", "strict0", &["503", "200-299"])?;
     agent.wait_for_state("odd", "odd1", "up")?;
     agent.wait_for_state("exact", "exact0", "up")?;
     Ok(())
@@ -170,6 +164,66 @@ fn a_server_that_stops_answering_is_found_though_its_port_is_open() -> Result<()
     Ok(())
 }
 
+#[test]
+fn two_thousand_new_checks_take_no_healthy_server_out() -> Result<()> {
+    const BACKENDS: u16 = 2_000;
+    let topology = Topology::alone(Arms::Two, 1)?;
+    let host = &topology.backends[0];
+    let _server = Nginx::start(host, "web0")?;
+    // Every address of the network is the one host's, behind one next hop.
+    host.netns.ip("route add local 10.3.0.0/16 dev lo")?;
+    let balancer = &topology.balancer.netns;
+    balancer.ip(&format!("route add 10.3.0.0/16 via {}", host.address))?;
+    let mut config = Config::web(&topology, None);
+    let many = (1..=BACKENDS).map(|number| {
+        let [high, low] = number.to_be_bytes();
+        Backend {
+            name: format!("many{number}"),
+            address: (Ipv4Addr::new(10, 3, high, low), 80).into(),
+            weight: 1,
+        }
+    });
+    config.pools[0].backends.extend(many);
+    config.pools[0].check = Some(Check {
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_millis(500),
+        ..Check::http()
+    });
+    let agent = Agent::start(balancer, &config)?;
+    poll::until(SOON * 6, "all to be up", || {
+        let up = up(&agent)?;
+        ensure!(up == usize::from(BACKENDS) + 1, "{up} are up");
+        Ok(())
+    })?;
+    let down = agent
+        .events()?
+        .iter()
+        .filter(|event| event.field("state") == "down")
+        .count();
+    assert_eq!(down, 0, "healthy servers were called down");
+    Ok(())
+}
+
+fn up(agent: &Agent) -> Result<usize> {
+    let services = agent.status()?.services;
+    let backends = services.iter().flat_map(|service| &service.backends);
+    Ok(backends.filter(|backend| backend.state == "up").count())
+}
+
+/// Waits until a backend is down and all of these words are in the reason. Where others keep the CPUs busy, a check may run
+/// out of time before it sees what is wrong; the next one sees it.
+fn down_because(agent: &Agent, service: &str, backend: &str, words: &[&str]) -> Result<()> {
+    poll::until(SOON, format!("{backend} to be down: {words:?}"), || {
+        let row = agent.backend(service, backend)?;
+        let because = words.iter().all(|word| row.reason.contains(word));
+        ensure!(
+            row.state == "down" && !row.in_rotation && because,
+            "{row:?}"
+        );
+        Ok(())
+    })
+}
+
 fn backend(name: &str, server: &Server) -> Backend {
     Backend {
         name: name.to_owned(),
@@ -194,7 +248,7 @@ fn descriptors_stay_few(agent: &Agent, servers: &[Server]) -> Result<()> {
             .count())
     };
     let (checks_before, descriptors_before) = (checks(), descriptors()?);
-    poll::until(Duration::from_secs(20), "200 more checks", || {
+    poll::until(SOON, "200 more checks", || {
         let more = checks() - checks_before;
         ensure!(more >= 200, "{more}");
         Ok(())

@@ -1,16 +1,23 @@
 //! The metrics: scraped by a real Prometheus, found good by promtool, and equal to what the client did.
 
 use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::agent::config::{Check, METRICS, Pool, Service};
 use lb_tests::agent::{Agent, Config, SOON};
+use lb_tests::http::Client;
 use lb_tests::poll;
 use lb_tests::prometheus::{self, Prometheus};
 use lb_tests::topology::{Arms, CLIENT, Host, Topology, VIP};
 use lb_tests::web::Web;
+use lb_userspace::status::{StatusReport, Traffic};
 
+/// How long Prometheus may take to have seen something: a few scrapes, some of which fail while the machine is busy.
+const SCRAPED: Duration = Duration::from_mins(1);
 /// Port of the echo service.
 const ECHO: u16 = 7;
 /// Data of a datagram.
@@ -38,11 +45,13 @@ fn prometheus_sees_what_the_client_did() -> Result<()> {
     let _echoes = topology
         .backends
         .iter()
-        .map(echo)
+        .map(Echo::start)
         .collect::<Result<Vec<_>>>()?;
-    let config = Config::new(&topology)
+    let mut config = Config::new(&topology)
         .pool(Pool::new("echo", &topology.backends, ECHO))
         .service(Service::udp("echo", ECHO, "echo"));
+    // The longer a look at the table takes, the longer it is until the next.
+    config.flow_entries = Some(4_096);
     let agent = Agent::start(&topology.balancer.netns, &config)?;
     let row = |name| {
         poll::until(SOON, "a next hop", || {
@@ -54,7 +63,7 @@ fn prometheus_sees_what_the_client_did() -> Result<()> {
     row("echo0")?;
     row("echo1")?;
     let prometheus = Prometheus::start(&topology.balancer.netns, METRICS)?;
-    prometheus.wait_for(SOON, "up", 1.0)?;
+    prometheus.wait_for(SCRAPED, "up", 1.0)?;
 
     // Ten flows of five datagrams each, all answered: five flows on each backend.
     for _ in 0..10 {
@@ -62,7 +71,7 @@ fn prometheus_sees_what_the_client_did() -> Result<()> {
             .client
             .netns
             .run(|| UdpSocket::bind((CLIENT, 0)))??;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.set_read_timeout(Some(SOON))?;
         socket.connect((VIP, ECHO))?;
         for _ in 0..5 {
             socket.send(&DATA)?;
@@ -73,7 +82,7 @@ fn prometheus_sees_what_the_client_did() -> Result<()> {
 
     let wait = |query: &str, expected: u64| {
         let expected = f64::from(u32::try_from(expected)?);
-        prometheus.wait_for(SOON, query, expected)
+        prometheus.wait_for(SCRAPED, query, expected)
     };
     for direction in ["forward", "reverse"] {
         wait(
@@ -112,13 +121,21 @@ fn prometheus_sees_what_the_client_did() -> Result<()> {
 fn a_death_is_seen_in_the_metrics() -> Result<()> {
     let web = Web::start(Topology::new(Arms::One, 2)?, Some(Check::http()))?;
     let prometheus = Prometheus::start(&web.topology.balancer.netns, METRICS)?;
-    prometheus.wait_for(SOON, "sum(lb_backend_up)", 2.0)?;
-    prometheus.wait_for(SOON, "lb_service_backends_in_rotation{service='www'}", 2.0)?;
+    prometheus.wait_for(SCRAPED, "sum(lb_backend_up)", 2.0)?;
+    prometheus.wait_for(
+        SCRAPED,
+        "lb_service_backends_in_rotation{service='www'}",
+        2.0,
+    )?;
     web.servers[1].kill()?;
-    prometheus.wait_for(SOON, "lb_backend_up{backend='web1'}", 0.0)?;
-    prometheus.wait_for(SOON, "lb_service_backends_in_rotation{service='www'}", 1.0)?;
+    prometheus.wait_for(SCRAPED, "lb_backend_up{backend='web1'}", 0.0)?;
+    prometheus.wait_for(
+        SCRAPED,
+        "lb_service_backends_in_rotation{service='www'}",
+        1.0,
+    )?;
     let checked = "sum(lb_health_checks_total{backend='web1'})";
-    poll::until(SOON, "failed checks to be counted", || {
+    poll::until(SCRAPED, "failed checks to be counted", || {
         let count = prometheus.value(checked)?;
         ensure!(count >= 3.0, "{count}");
         Ok(())
@@ -126,30 +143,120 @@ fn a_death_is_seen_in_the_metrics() -> Result<()> {
 }
 
 #[test]
-fn the_page_and_the_status_agree() -> Result<()> {
-    let web = Web::start(Topology::new(Arms::Two, 3)?, None)?;
-    assert_eq!(web.client().sequence(30)?.len(), 30);
-    let page = poll::until(SOON, "30 flows on the page", || {
-        let page = web.agent.http("/metrics")?.body;
-        let flows = value(&page, "lb_service_new_flows_total{service=\"www\"}")?;
-        ensure!(flows == "30", "{flows}");
-        Ok(page)
-    })?;
+fn the_page_and_the_status_agree_of_every_service_backend_and_pair() -> Result<()> {
+    let topology = Topology::new(Arms::Two, 3)?;
+    // Two services share two backends, the third has one for itself.
+    let config = Config::web(&topology, None);
+    let (shared, own) = topology.backends.split_at(2);
+    let config = Config {
+        pools: vec![Pool::new("web", shared, 80), Pool::new("own", own, 80)],
+        ..config
+    }
+    .service(Service::tcp("alt", 8080, "web"))
+    .service(Service::tcp("own", 8081, "own"));
+    let web = Web::with_config(topology, &config)?;
+    for (port, requests) in [(80, 30), (8080, 4), (8081, 7)] {
+        let client = Client::new(&web.topology.client.netns, (VIP, port));
+        assert_eq!(client.sequence(requests)?.len(), requests);
+    }
+    poll::until(
+        SCRAPED,
+        "the page and the status to be of one moment",
+        || {
+            let before = web.agent.http("/metrics")?.body;
+            let status = web.agent.status()?;
+            let page = web.agent.http("/metrics")?.body;
+            let moving =
+                |line: &&str| line.starts_with("lb_service") || line.starts_with("lb_backend");
+            let still = before
+                .lines()
+                .filter(moving)
+                .eq(page.lines().filter(moving));
+            ensure!(still, "{before}\n{page}");
+            compare(&page, &status)
+        },
+    )?;
     let status = web.agent.status()?;
-    let service = status.services.first().context("no service")?;
-    assert_eq!(service.traffic.new_flows, 30);
-    for row in &service.backends {
-        let series = format!(
-            "lb_backend_new_flows_total{{address=\"{}\",backend=\"{}\"}}",
-            row.address, row.name
-        );
-        assert_eq!(value(&page, &series)?, row.traffic.new_flows.to_string());
+    let flows = status.services.iter().map(|row| row.traffic.new_flows);
+    assert_eq!(flows.collect::<Vec<_>>(), [30, 4, 7]);
+    let flows = status
+        .shared_backends
+        .iter()
+        .map(|row| row.traffic.new_flows);
+    assert_eq!(flows.collect::<Vec<_>>(), [17, 17]);
+    for service in &status.services {
+        for backend in &service.backends {
+            let flows = backend.traffic.map(|traffic| traffic.new_flows);
+            assert_eq!(flows, (service.name == "own").then_some(7), "{service:#?}");
+        }
     }
     for (reason, count) in &status.drops {
-        assert_eq!(
-            value(&page, &format!("lb_drops_total{{reason=\"{reason}\"}}"))?,
-            count.to_string()
+        let page = web.agent.http("/metrics")?.body;
+        let series = format!("lb_drops_total{{reason=\"{reason}\"}}");
+        assert_eq!(value(&page, &series)?, count.to_string());
+    }
+    Ok(())
+}
+
+/// Everything that both say of services, backends and pairs.
+fn compare(page: &str, status: &StatusReport) -> Result<()> {
+    let equal = |series: String, expected: u64| {
+        let found = value(page, &series)?;
+        ensure!(
+            found == expected.to_string(),
+            "{series} {found}, the status says {expected}"
         );
+        Ok(())
+    };
+    let traffic = |what: &str, labels: &str, label_last: &str, traffic: &Traffic| {
+        for (unit, forward, reverse) in [
+            ("packets", traffic.forward_packets, traffic.reverse_packets),
+            ("bytes", traffic.forward_bytes, traffic.reverse_bytes),
+        ] {
+            for (direction, count) in [("forward", forward), ("reverse", reverse)] {
+                let labels = format!("{labels}direction=\"{direction}\"{label_last}");
+                equal(format!("lb_{what}_{unit}_total{{{labels}}}"), count)?;
+            }
+        }
+        let labels = format!("{labels}{}", label_last.trim_start_matches(','));
+        let labels = labels.trim_end_matches(',');
+        equal(
+            format!("lb_{what}_new_flows_total{{{labels}}}"),
+            traffic.new_flows,
+        )
+    };
+    let of_backend = |address: &str, name: &str, counts: &Traffic| {
+        let labels = format!("address=\"{address}\",backend=\"{name}\",");
+        traffic("backend", &labels, "", counts)
+    };
+    for service in &status.services {
+        let name = &service.name;
+        let label = format!("service=\"{name}\"");
+        equal(
+            format!("lb_service_active_flows{{{label}}}"),
+            service.active_flows,
+        )?;
+        traffic("service", "", &format!(",{label}"), &service.traffic)?;
+        for row in &service.backends {
+            let pair = format!(
+                "address=\"{}\",backend=\"{}\",{label}",
+                row.address, row.name
+            );
+            equal(
+                format!("lb_backend_active_flows{{{pair}}}"),
+                row.active_flows,
+            )?;
+            equal(
+                format!("lb_backend_in_rotation{{{pair}}}"),
+                row.in_rotation.into(),
+            )?;
+            if let Some(counts) = &row.traffic {
+                of_backend(&row.address, &row.name, counts)?;
+            }
+        }
+    }
+    for row in &status.shared_backends {
+        of_backend(&row.address, &row.name, &row.traffic)?;
     }
     Ok(())
 }
@@ -162,16 +269,45 @@ fn value<'a>(page: &'a str, series: &str) -> Result<&'a str> {
         .trim())
 }
 
-/// Sends every datagram back; ends when the socket has been silent for a while.
-fn echo(host: &Host) -> Result<std::thread::JoinHandle<()>> {
-    let socket = host.netns.run(|| UdpSocket::bind((host.address, ECHO)))??;
-    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-    Ok(std::thread::spawn(move || {
-        let mut data = [0; 2_048];
-        while let Ok((length, from)) = socket.recv_from(&mut data) {
-            if socket.send_to(&data[..length], from).is_err() {
-                break;
+/// Sends every datagram back, until it is dropped.
+struct Echo {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    fn start(host: &Host) -> Result<Self> {
+        let socket = host.netns.run(|| UdpSocket::bind((host.address, ECHO)))??;
+        // Only so that it looks whether it is over.
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let thread = thread::spawn(move || {
+            let mut data = [0; 2_048];
+            while !seen.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = socket.recv_from(&mut data)
+                    && let Err(error) = socket.send_to(&data[..length], from)
+                {
+                    eprintln!("the echo to {from} is lost: {error}");
+                }
             }
+        });
+        Ok(Self {
+            over,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            eprintln!("the echo has panicked");
         }
-    }))
+    }
 }

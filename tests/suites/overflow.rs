@@ -16,7 +16,7 @@ const CONNECTIONS: usize = 1_500;
 fn connections_beyond_the_tables_room_are_served() -> Result<()> {
     for arms in [Arms::One, Arms::Two] {
         let topology = Topology::new(arms, 3)?;
-        let mut config = Config::web(&topology, Some(Check::http()));
+        let mut config = Config::web(&topology, Some(Check::http().patient()));
         config.flow_entries = Some(ENTRIES);
         let web = Web::with_config(topology, &config)?;
         let exchanges = web.client().crowd(CONNECTIONS)?;

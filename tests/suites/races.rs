@@ -1,20 +1,42 @@
 //! The flow table in the kernel while two CPUs make, use, end and evict flows in the same few buckets.
+//!
+//! How much happens in a second is a matter of the machine, and of who else has its CPUs. So a race goes on until enough has
+//! happened, and for its time at least.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lb_common::table::Event;
 use lb_tests::race::{Race, Report, Track};
 
-/// How long all races take together.
+/// How long all races take together, at least.
 const TIME: Duration = Duration::from_mins(1);
+/// How long one may go on until enough has happened.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What may be counted beside packets that left.
 const EXPECTED: [&str; 3] = ["transmit", "pass", "flow_contended"];
 
-fn run(race: Race, entries: u32, share: u32) -> Result<(Track, Report)> {
+/// Races until it is `enough`; below that nothing was shown.
+fn run(
+    race: Race,
+    entries: u32,
+    share: u32,
+    enough: impl Fn(&Track, &Report) -> bool,
+) -> Result<()> {
     let mut track = Track::new(lb_userspace::OBJECT, entries)?;
-    let report = track.run(race, TIME / share)?;
+    let start = Instant::now();
+    let mut report = track.run(race, TIME / share)?;
+    // Where no flow is made any more, nothing will happen.
+    let mut made = 0;
+    while report.faults.is_empty()
+        && !enough(&track, &report)
+        && report.made > made
+        && start.elapsed() < PATIENCE
+    {
+        made = report.made;
+        report = track.go_on(TIME / share)?;
+    }
     let mut counted = track.program.verdicts();
     counted.retain(|(_, count)| *count > 0);
     eprintln!("{entries} entries: {report}; {counted:?}");
@@ -24,28 +46,34 @@ fn run(race: Race, entries: u32, share: u32) -> Result<(Track, Report)> {
         .filter(|(name, _)| !EXPECTED.contains(name))
         .collect();
     assert_eq!(other, [], "{report}");
-    Ok((track, report))
+    assert!(
+        enough(&track, &report),
+        "too little in {:?}: {report}",
+        start.elapsed()
+    );
+    Ok(())
 }
 
 #[test]
 fn no_packet_leaves_by_another_flows_recipe_while_flows_crowd_a_tiny_table() -> Result<()> {
     for entries in [16, 64] {
-        let (track, report) = run(Race::Crowd, entries, 4)?;
-        // Below this nothing was shown.
-        assert!(report.packets > 300_000, "{report}");
-        assert!(report.made > 20_000 && report.reverse > 10_000, "{report}");
-        let evicted = track.program.events(Event::EvictedUnanswered);
-        assert!(evicted > 1_000, "{evicted} evictions, {report}");
+        run(Race::Crowd, entries, 4, |track, report| {
+            let evicted = track.program.events(Event::EvictedUnanswered);
+            eprintln!("{evicted} evictions");
+            report.packets > 300_000
+                && report.made > 20_000
+                && report.reverse > 10_000
+                && evicted > 1_000
+        })?;
     }
     Ok(())
 }
 
 #[test]
 fn two_cpus_that_make_one_flow_at_once_use_one_backend() -> Result<()> {
-    let (track, report) = run(Race::Pace, 4_096, 2)?;
-    assert!(report.compared > 5_000, "{report}");
-    let lost = track.program.events(Event::LostInsert);
-    eprintln!("{lost} inserts came second");
-    assert!(lost > 20, "{lost} inserts came second: {report}");
-    Ok(())
+    run(Race::Pace, 4_096, 2, |track, report| {
+        let lost = track.program.events(Event::LostInsert);
+        eprintln!("{lost} inserts came second");
+        report.compared > 5_000 && lost > 20
+    })
 }

@@ -8,7 +8,7 @@ use lb_tests::agent::{Agent, Config};
 use lb_tests::http::load::Load;
 use lb_tests::http::{self, Client};
 use lb_tests::kernel;
-use lb_tests::poll;
+use lb_tests::poll::{self, SOON};
 use lb_tests::topology::{Arms, SPARE_VIP, Topology};
 use lb_tests::web::Web;
 use rustix::process::Signal;
@@ -59,7 +59,11 @@ fn killed_and_started(arms: Arms) -> Result<()> {
 
 #[test]
 fn an_agent_that_starts_again_finds_its_flows_and_counts_them_at_once() -> Result<()> {
-    let mut web = Web::start(Topology::new(Arms::Two, 3)?, None)?;
+    let topology = Topology::new(Arms::Two, 3)?;
+    let mut config = Config::web(&topology, None);
+    // The longer a look at the table takes, the longer it is until the next.
+    config.flow_entries = Some(4_096);
+    let mut web = Web::with_config(topology, &config)?;
     let sessions = Load::sessions(&web.client(), 6, Duration::from_millis(50));
     requests_since(&sessions, SystemTime::UNIX_EPOCH, 30)?;
     let flows = |web: &Web| -> Result<_> {
@@ -75,7 +79,7 @@ fn an_agent_that_starts_again_finds_its_flows_and_counts_them_at_once() -> Resul
     };
     let expected = (6, vec![2; 3], 6, 12);
     // The agent looks at the table now and then.
-    poll::until(Duration::from_secs(20), "six flows to be counted", || {
+    poll::until(SOON, "six flows to be counted", || {
         let seen = flows(&web)?;
         ensure!(seen == expected, "{seen:?}");
         Ok(())
@@ -95,10 +99,20 @@ fn an_agent_that_starts_again_finds_its_flows_and_counts_them_at_once() -> Resul
 
 #[test]
 fn an_agent_that_hangs_costs_no_request() -> Result<()> {
-    let web = Web::start(Topology::new(Arms::Two, 2)?, Some(Check::tcp()))?;
+    let check = Check::tcp().patient();
+    let longer_than_a_check = check.interval + check.timeout;
+    let web = Web::start(Topology::new(Arms::Two, 2)?, Some(check))?;
     let load = Load::constant(&web.client(), 200);
     web.agent.signal(Signal::STOP)?;
-    requests_since(&load, SystemTime::now(), 200)?;
+    let stopped = SystemTime::now();
+    poll::until(SOON, "200 requests, and the time of two checks", || {
+        let (ended, passed) = (load.since(stopped).len(), stopped.elapsed()?);
+        ensure!(
+            ended >= 200 && passed > longer_than_a_check,
+            "{ended} ended in {passed:?}"
+        );
+        Ok(())
+    })?;
     web.agent.signal(Signal::CONT)?;
     requests_since(&load, SystemTime::now(), 100)?;
     let failures = http::failures(&load.stop()?);
@@ -248,7 +262,7 @@ fn nothing_left(web: &Web, spare_vip: bool) -> Result<()> {
         let interface = web.topology.balancer.interface(name);
         // A link goes when its last reference does, which the kernel may put off by a moment.
         poll::until(
-            Duration::from_secs(1),
+            SOON,
             format!("{name} without a program"),
             || match interface.xdp()? {
                 None => Ok(()),
@@ -268,7 +282,7 @@ fn nothing_left(web: &Web, spare_vip: bool) -> Result<()> {
 
 /// Waits until so many requests that started at `from` or later have ended.
 fn requests_since(load: &Load, from: SystemTime, count: usize) -> Result<()> {
-    poll::until(Duration::from_secs(20), format!("{count} requests"), || {
+    poll::until(SOON, format!("{count} requests"), || {
         let ended = load.since(from).len();
         ensure!(ended >= count, "{ended} ended");
         Ok(())

@@ -1,12 +1,12 @@
 //! What the agent tells the service manager, and that its unit is one.
 
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::agent::{Agent, Config};
 use lb_tests::command;
+use lb_tests::poll::SOON;
 use lb_tests::scratch::Scratch;
 use lb_tests::topology::{Arms, Topology};
 use rustix::process::Signal;
@@ -17,7 +17,7 @@ fn ready_alive_reloading_and_stopping_are_told() -> Result<()> {
     let scratch = Scratch::new("notify")?;
     let path = scratch.file("notify.sock");
     let manager = UnixDatagram::bind(&path).with_context(|| path.display().to_string())?;
-    manager.set_read_timeout(Some(Duration::from_secs(10)))?;
+    manager.set_read_timeout(Some(SOON))?;
     let told = |what: &str| -> Result<()> {
         let mut seen = Vec::new();
         let mut datagram = [0; 4_096];
@@ -47,8 +47,45 @@ fn ready_alive_reloading_and_stopping_are_told() -> Result<()> {
 }
 
 #[test]
+fn the_units_reload_reaches_the_agent_of_its_configuration() -> Result<()> {
+    let topology = Topology::new(Arms::One, 1)?;
+    let mut config = Config::web(&topology, None);
+    config.instance = Some("edge".to_owned());
+    let agent = Agent::start(&topology.balancer.netns, &config)?;
+    let text = std::fs::read_to_string(unit())?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecReload=/usr/bin/lb "))
+        .context("no ExecReload")?;
+    let file = agent.config_file().display().to_string();
+    let line = line.replace("/etc/lb/lb.toml", &file);
+    let reload = || agent.lb(&line.split_whitespace().collect::<Vec<_>>());
+    let output = reload()?;
+    ensure!(output.status.success(), "{}", command::said(&output));
+    agent.write_text(
+        &agent
+            .text()?
+            .replace("10.2.0.11:80", "10.2.0.11:70000")
+            .replace("10.1.0.11:80", "10.1.0.11:70000"),
+    )?;
+    let output = reload()?;
+    let words = command::said(&output);
+    ensure!(
+        output.status.code() == Some(1) && words.contains("70000"),
+        "{words}"
+    );
+    let noted = agent.status()?.agent.config_error;
+    ensure!(noted.is_some(), "the agent was not asked");
+    Ok(())
+}
+
+fn unit() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lb-userspace/systemd/lb.service")
+}
+
+#[test]
 fn the_unit_is_valid_and_grants_three_capabilities() -> Result<()> {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lb-userspace/systemd/lb.service");
+    let unit = unit();
     let text = std::fs::read_to_string(&unit).with_context(|| unit.display().to_string())?;
     let value = |key: &str| {
         let lines = text

@@ -1,7 +1,6 @@
 //! A TTL that runs out at the balancer gets its answer from there, as traceroute wants it.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::agent::config::{Pool, Service};
@@ -9,10 +8,10 @@ use lb_tests::agent::{Agent, Config};
 use lb_tests::frames::{Icmp, Ipv4};
 use lb_tests::icmp::IcmpSocket;
 use lb_tests::netns::Netns;
+use lb_tests::poll::{self, SOON};
 use lb_tests::topology::{Arms, BALANCER, CLIENT, Topology, VIP};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with, sockopt};
 
-const SOON: Duration = Duration::from_secs(2);
 const PORT: u16 = 5_000;
 
 #[test]
@@ -50,7 +49,7 @@ fn the_next_hop_is_the_backend() -> Result<()> {
     let sender = netns.run(|| UdpSocket::bind((CLIENT, 0)))??;
     sender.set_ttl(2)?;
     sender.send_to(b"how far?", (VIP, PORT))?;
-    lb_tests::poll::until(SOON, "the packet to be forwarded", || {
+    poll::until(SOON, "the packet to be forwarded", || {
         let now = forwarded(&agent)?;
         ensure!(now == before + 1, "{before} then {now}");
         Ok(())

@@ -49,18 +49,32 @@ pub(crate) fn workspace(profile: Profile) -> Result<()> {
     run(&mut build)
 }
 
+/// Builds the agent, optimised and without libraries that it would have to find, and says where it is.
+pub(crate) fn static_agent() -> Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let mut build = cargo();
+    build.args(["build", "--locked", "--release", "--target", TARGET]);
+    build.args(["--package", "lb-userspace", "--bin", "lb"]);
+    // With a target named, these flags concern no build script and no macro.
+    run(build.env("RUSTFLAGS", "-Ctarget-feature=+crt-static"))?;
+    Ok(target()?.join(TARGET).join("release/lb"))
+}
+
 /// Where [`workspace`] puts a program: beside this one, which cargo put into the same target directory.
 pub(crate) fn program(name: &str, profile: Profile) -> Result<PathBuf> {
-    let this = env::current_exe().context("can't tell where this program is")?;
-    let target = this
-        .ancestors()
-        .nth(2)
-        .context("this program is not in a target directory")?;
     let directory = match profile {
         Profile::Dev => "debug",
         Profile::Release => "release",
     };
-    Ok(target.join(directory).join(name))
+    Ok(target()?.join(directory).join(name))
+}
+
+/// The target directory.
+fn target() -> Result<PathBuf> {
+    let this = env::current_exe().context("can't tell where this program is")?;
+    let target = this.ancestors().nth(2);
+    let target = target.context("this program is not in a target directory")?;
+    Ok(target.to_owned())
 }
 
 /// The cargo that runs this program, at work in the root of the checkout.

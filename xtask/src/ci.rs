@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use xtask::{recipe, toolchain};
 
 use crate::build::{cargo, run};
-use crate::{bench, setup, test, verify};
+use crate::{bench, kernels, setup, test, verify};
 
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Runs the steps until one fails.
 pub(crate) fn ci() -> Result<()> {
-    let steps: [Step; 8] = [
+    let steps: [Step; 9] = [
         ("setup", setup::ensure),
         ("format", || run(cargo().args(["fmt", "--all", "--check"]))),
         ("clippy", || {
@@ -28,6 +28,7 @@ pub(crate) fn ci() -> Result<()> {
         }),
         ("verify", verify::verify),
         ("unit tests and suites", || test::Arguments::default().run()),
+        ("the oldest kernel", kernels::gate),
         ("bench", bench::gate),
     ];
     let start = Instant::now();

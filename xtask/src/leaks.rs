@@ -1,12 +1,25 @@
-//! What tests must not leave behind: network namespaces, directories, BPF file systems and pins, processes.
+//! What tests must not leave behind: network namespaces, directories with the BPF file systems and pins in them, processes.
+//!
+//! Others use the machine at the same time, another run of the tests among them, so only what is known to be of this run
+//! counts. The harness ends the names of all that it makes with the run that it belongs to ([`mark`]). It lets agents pin
+//! nowhere but in its directories, and programs and links that are not pinned go with the namespaces and the processes that
+//! hold them. Processes are known by their descent.
 
 use std::fs::{self, DirEntry};
-use std::path::Path;
-use std::process;
+use std::process::{self, Command};
 
 use anyhow::{Context, Result};
 
-use crate::root;
+/// Variable that tells the harness the run; read in `tests/src/names.rs`.
+const RUN: &str = "LB_TEST_RUN";
+
+/// Where the harness makes namespaces and directories.
+const PLACES: [&str; 2] = ["/run/netns", "/run"];
+
+/// Has the tests that `command` starts name what they make after this run.
+pub(crate) fn mark(command: &mut Command) {
+    command.env(RUN, process::id().to_string());
+}
 
 /// What was there at one moment, so that only what came since is held against the tests.
 pub(crate) struct Snapshot(Vec<String>);
@@ -28,63 +41,26 @@ impl Snapshot {
 }
 
 fn everything() -> Result<Vec<String>> {
-    // Network namespaces, then the directories of the tests.
-    let mut things = [named("/run/netns"), named("/run")].concat();
-    things.extend(pins()?);
+    let mut things: Vec<_> = PLACES
+        .iter()
+        .flat_map(|place| named(place, process::id()))
+        .collect();
     things.extend(children()?);
     Ok(things)
 }
 
-/// What the harness named in `directory`, and nobody is using any more.
-fn named(directory: &str) -> Vec<String> {
+/// What the harness named in `directory` for a run.
+fn named(directory: &str, run: u32) -> Vec<String> {
     // The directory of namespaces comes into being with the first one.
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let left = names.filter(|name| maker(name).is_some_and(|pid| !runs(pid)));
-    left.map(|name| format!("{directory}/{name}")).collect()
+    let ours = names.filter(|name| is_of(name, run));
+    ours.map(|name| format!("{directory}/{name}")).collect()
 }
 
-/// The process that made a thing of this name: all that the harness makes is called `lbt<pid>-..`.
-fn maker(name: &str) -> Option<u32> {
-    let pid = name.strip_prefix("lbt")?.split('-').next()?;
-    pid.parse().ok()
-}
-
-fn runs(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
-}
-
-/// BPF file systems, and what agents pinned in them, `<file system>/lb/..`.
-fn pins() -> Result<Vec<String>> {
-    let mounts = fs::read_to_string("/proc/self/mounts").context("can't read /proc/self/mounts")?;
-    let mounts = bpf_mounts(&mounts);
-    if mounts.is_empty() {
-        return Ok(Vec::new());
-    }
-    // Only root may look into a BPF file system.
-    let mut find = root::command("find")?;
-    find.args(&mounts).args(["-path", "*/lb/*"]);
-    let output = find
-        .output()
-        .with_context(|| format!("can't run {find:?}"))?;
-    let pins = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(|pin| format!("pin {pin}"))
-        .collect::<Vec<_>>();
-    let mounts = mounts
-        .iter()
-        .map(|mount| format!("BPF file system {mount}"));
-    Ok(mounts.chain(pins).collect())
-}
-
-/// Mount points of type `bpf` in the format of `/proc/self/mounts`, but those in the harness' directories, which [`named`] sees.
-fn bpf_mounts(mounts: &str) -> Vec<String> {
-    let point = |line: &str| {
-        let mut fields = line.split(' ').skip(1);
-        let point = fields.next()?;
-        (fields.next()? == "bpf" && !point.starts_with("/run/lbt")).then(|| point.to_owned())
-    };
-    mounts.lines().filter_map(point).collect()
+/// Whether a thing of this name belongs to a run: all that the harness makes for one is called `lbt<pid>-..-r<run>`.
+fn is_of(name: &str, run: u32) -> bool {
+    name.starts_with("lbt") && name.ends_with(&format!("-r{run}"))
 }
 
 /// The children of this process that still run, orphans of the tests among them.
@@ -104,20 +80,38 @@ fn children() -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::env;
 
     #[test]
-    fn bpf_file_systems_are_told_by_their_type() {
-        let mounts = "proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,nosuid 0 0\nbpf /run/bpf tmpfs rw 0 0\nx /tmp/x bpf rw 0 0\nbpf /run/lbt1-2-agent/bpf bpf rw 0 0\n";
-        assert_eq!(bpf_mounts(mounts), ["/sys/fs/bpf", "/tmp/x"]);
+    fn what_this_run_left_is_found_and_what_another_left_is_not() {
+        let place = env::temp_dir().join(format!("lb-leaks-{}", process::id()));
+        fs::create_dir(&place).unwrap();
+        for name in [
+            "lbt4711-2-client-r77",
+            "lbt4711-3-agent-r770",
+            "lbt4711-4-agent-r7",
+            "lbt4711-5-client",
+            "other-r77",
+        ] {
+            fs::write(place.join(name), "").unwrap();
+        }
+        let found = named(&place.display().to_string(), 77);
+        fs::remove_dir_all(&place).unwrap();
+        assert_eq!(found, [format!("{}/lbt4711-2-client-r77", place.display())]);
     }
 
     #[test]
-    fn a_name_tells_its_maker_and_a_maker_that_runs_is_using_it() {
-        assert_eq!(maker("lbt4711-2-client"), Some(4711));
-        assert_eq!(maker("lbtest"), None);
-        assert_eq!(maker("4711-2-client"), None);
-        assert!(runs(process::id()));
-        assert!(!runs(u32::MAX));
+    fn a_place_that_is_not_there_is_empty() {
+        assert_eq!(named("/nowhere/at/all", 1), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_tests_are_told_the_run() {
+        let mut command = Command::new("true");
+        mark(&mut command);
+        let told: Vec<_> = command.get_envs().collect();
+        let this = process::id().to_string();
+        assert_eq!(told, [(RUN.as_ref(), Some(this.as_ref()))]);
     }
 
     #[test]

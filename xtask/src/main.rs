@@ -7,6 +7,7 @@ mod build;
 mod ci;
 mod demo;
 mod disasm;
+mod kernels;
 mod launch;
 mod leaks;
 mod mutants;
@@ -36,12 +37,14 @@ enum Command {
     Build(build::Arguments),
     Demo(demo::Arguments),
     Test(test::Arguments),
-    /// Has the kernel verify every eBPF program, within the budget of instructions kept in the tree
+    /// Adds up the stack of every call chain, and has the kernel verify every eBPF program, within the budget of
+    /// instructions kept in the tree
     Verify,
+    Kernels(kernels::Arguments),
     Bench(bench::Arguments),
     Disasm(disasm::Arguments),
     Mutants(mutants::Arguments),
-    /// Runs what a change must pass: format, clippy, documentation, the verifier's budget, every test, the bench
+    /// Runs what a change must pass: format, clippy, documentation, the verifier's budget, every test, the oldest kernel, the bench
     Ci,
 }
 
@@ -53,6 +56,7 @@ impl Command {
             Self::Demo(arguments) => arguments.run(),
             Self::Test(arguments) => arguments.run(),
             Self::Verify => verify::verify(),
+            Self::Kernels(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),
             Self::Disasm(arguments) => arguments.run(),
             Self::Mutants(arguments) => arguments.run(),

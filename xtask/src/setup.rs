@@ -55,7 +55,7 @@ const CLIPPY: (&str, Package) = (
 
 /// Programs, and the packages that bring them.
 #[rustfmt::skip]
-const PROGRAMS: [(&str, Package); 14] = [
+const PROGRAMS: [(&str, Package); 16] = [
     ("ip", package("iproute2", "makes network namespaces and links")),
     ("ethtool", package("ethtool", "sets the offloads of links")),
     ("nginx", package("nginx-light", "web servers behind the balancer")),
@@ -70,6 +70,8 @@ const PROGRAMS: [(&str, Package); 14] = [
     ("ps", package("procps", "looks at processes")),
     ("nft", package("nftables", "the kernel's own balancing, to compare with")),
     ("haproxy", package("haproxy", "balancing in user space, to compare with")),
+    ("qemu-system-x86_64", package("qemu-system-x86", "runs other kernels")),
+    ("busybox", package("busybox-static", "what a guest has for a system")),
 ];
 
 /// Sees to it that everything is there, and says what it does about what is not.

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use signal_hook::consts::SIGINT;
 
 use crate::build::{self, Profile};
-use crate::leaks::Snapshot;
+use crate::leaks::{self, Snapshot};
 use crate::tally::Tally;
 use crate::{launch, root, setup};
 
@@ -148,6 +148,7 @@ fn run(mut cargo: Command, arguments: &[String]) -> Result<Run> {
     cargo
         .stdout(input.try_clone().context("can't copy a pipe")?)
         .stderr(input);
+    leaks::mark(&mut cargo);
     let mut child = cargo.spawn().context("can't run cargo test")?;
     // The command holds the pipe's writing end; without it the output ends with the last process that the tests started.
     drop(cargo);

@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::{
-    FILTER_WORDS, MAX_BACKENDS, MAX_INTERFACES, MAX_SERVICES,
+    FILTER_WORDS, MAX_BACKENDS, MAX_INTERFACES, MAX_SERVICES, OWN_MACS,
     word::{BackendState, SlotRange, Way},
 };
 
@@ -13,6 +13,9 @@ use super::{
 pub struct Control {
     /// What may change while the program runs.
     pub config: ConfigRow,
+    /// Our MAC address by the kernel's index of the interface, modulo the table's length; as in [`InterfaceRow::mac`]. A packet on the fast
+    /// path is addressed to us where it says so. Where two interfaces share a place, one has it, and the other's packets are looked at closely.
+    pub own_macs: [u64; OWN_MACS as usize],
     /// `INTERFACES`; row 0 is never used.
     pub interfaces: [InterfaceRow; MAX_INTERFACES as usize],
     /// `FILTER`; see [`crate::filter`].
@@ -74,6 +77,8 @@ pub struct ServiceKey {
 impl ServiceKey {
     /// Value of a key that marks an address as a VIP without naming a service.
     pub const VIP_MARKER: u32 = u32::MAX;
+    /// The port in a marker's key.
+    pub const NO_PORT: [u8; 2] = [0; 2];
 
     /// The key of a service.
     #[must_use]
@@ -214,11 +219,15 @@ pub struct InterfaceRow {
     pub ifindex: u32,
     /// Our IPv4 address there, in network byte order: the source of ICMP errors. Zero where there is none.
     pub ipv4: [u8; 4],
+    /// Bytes of the largest frame that may leave, Ethernet header included; [`u32::MAX`] where no limit is known.
+    pub max_frame: u32,
     /// Reserved, zero.
-    pub reserved: [u64; 2],
+    pub padding: u32,
+    /// Reserved, zero.
+    pub reserved: u64,
 }
 
-const _: () = assert!(size_of::<Control>() == 803_968);
+const _: () = assert!(size_of::<Control>() == 812_160);
 const _: () = assert!(size_of::<ConfigRow>() == 64);
 const _: () = assert!(size_of::<ServiceKey>() == 20);
 const _: () = assert!(size_of::<ServiceRow>() == 64);

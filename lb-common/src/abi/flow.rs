@@ -308,6 +308,16 @@ impl Recipe {
         (self.service >> 32) as u32
     }
 
+    /// The recipe as it would be if a packet had last used it then.
+    #[must_use]
+    #[inline(always)]
+    pub const fn used_at(self, ticks: u32) -> Self {
+        Self {
+            service: self.service() as u64 | (ticks as u64) << 32,
+            ..self
+        }
+    }
+
     /// The new address and port.
     #[must_use]
     pub const fn rewritten(&self) -> SocketAddrV4 {
@@ -324,6 +334,13 @@ pub const fn ingress_print(source_and_type: u64, ifindex: u32) -> u64 {
 }
 
 impl FlowEntry {
+    /// Index of the entry of the other direction.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the word holds 32 bits")]
+    pub const fn partner(&self) -> u32 {
+        self.words[field::PARTNER] as u32
+    }
+
     /// The entry as it stands in a snapshot; `None` where it is free or was caught while being written.
     #[must_use]
     pub fn read(&self) -> Option<(FlowKey, Recipe)> {

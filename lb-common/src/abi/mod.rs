@@ -22,7 +22,7 @@ pub use flow::{
 pub use ids::{BackendId, InterfaceSlot, ServiceId};
 
 /// Changes with every change to the bytes of a pinned map; an agent refuses maps of another version.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// Rows of services, a power of two; row 0 is never used.
 pub const MAX_SERVICES: u32 = 8_192;
@@ -30,6 +30,8 @@ pub const MAX_SERVICES: u32 = 8_192;
 pub const MAX_BACKENDS: u32 = 8_192;
 /// Rows of `INTERFACES`; row 0 is never used. Twice the 16 a configuration may hold.
 pub const MAX_INTERFACES: u32 = 32;
+/// Places of our MAC addresses by interface index, a power of two.
+pub const OWN_MACS: u32 = 1 << 10;
 /// Slots in the arena that all services share.
 pub const MAX_SLOTS: u32 = 1 << 20;
 /// 64-bit words of `FILTER`: the first half for addresses, the second for endpoints.

@@ -158,7 +158,7 @@ fn hold(bytes: &[u8]) {
     let Some(window) = bytes.first_chunk::<PLAIN>() else {
         return;
     };
-    let unicast = bytes[0] % 2 == 0 && two(bytes, 12) == 0x800;
+    let unicast = bytes[0].is_multiple_of(2) && two(bytes, 12) == 0x800;
     assert_eq!(is_unicast_ipv4(window), unicast);
     if !unicast {
         return;

@@ -47,6 +47,12 @@ pub(super) fn recipe_of(entry: impl Cells, rest: u64) -> Recipe {
     }
 }
 
+/// When a packet last used the entry, in ticks.
+#[inline(always)]
+pub(super) fn last_seen_of(entry: impl Cells) -> u32 {
+    (entry.load::<{ field::SERVICE }>() >> 32) as u32
+}
+
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the word holds 32 bits")]
 pub(super) fn partner_of(entry: impl Cells) -> u32 {

@@ -2,6 +2,7 @@
 
 use super::{
     Memory,
+    age::make_as_young_as_flow,
     entry::{at, key_of, outline_of, release, take},
     insert::{evict, free},
 };
@@ -26,13 +27,24 @@ pub fn expire<M: Memory>(memory: &M, bucket: u32, clock: &flow::Clock) {
         }
         let Some(tag) = take(entry) else { continue };
         // A packet may have come, or another tenant.
-        if is_ancient::<M>(entry, clock) {
+        if is_ancient::<M>(entry, clock) && !is_used_in_the_other_direction(memory, entry, clock) {
             evict(memory, entry, index, *clock);
             free(memory, entry, index, tag);
         } else {
             release(entry, tag);
         }
     }
+}
+
+/// Whether packets of the flow use its other entry: this one then is as old as that.
+#[inline(always)]
+fn is_used_in_the_other_direction<M: Memory>(
+    memory: &M,
+    entry: M::Entry,
+    clock: &flow::Clock,
+) -> bool {
+    make_as_young_as_flow(memory, (&key_of(entry), entry, &outline_of(entry)), clock)
+        && !is_ancient::<M>(entry, clock)
 }
 
 #[inline(always)]

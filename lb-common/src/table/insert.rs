@@ -2,6 +2,7 @@
 
 use super::{
     Cells, Memory, Site,
+    age::is_expired,
     ask::{Outlook, warm_partner, warm_place},
     entry::{at, key_of, outline_of, partner_of, release, take, take_at},
     pair,
@@ -11,7 +12,8 @@ use super::{
 };
 use crate::{
     abi::{FlowKey, Recipe, field, meta},
-    checksum, flow,
+    checksum,
+    flow::{self, State},
 };
 
 /// A flow to be made, and what came of it. In the kernel it lies in a map: the stack has no room for it.
@@ -108,25 +110,44 @@ pub fn insert<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     let there = site(memory, &work.key);
     // An entry that is over gives its place to the flow's next one.
     if work.over == 0 && is_full(memory, there.home, &work.key, &work.clock) {
-        return join(&find(memory, &work.key), work);
+        return join_existing(memory, work);
     }
     work.reply = reply_of(work);
     let sites = [there, site(memory, &work.reply)];
     warm_place(memory, sites[1].home, &work.clock);
     let (low, high) = order(pair(sites[0].home), pair(sites[1].home));
+    if !lock_both(memory, low, high) {
+        // Another CPU is at work there, most likely with the same flow.
+        return match join_existing(memory, work) {
+            Outcome::Full => Outcome::Contended,
+            joined => joined,
+        };
+    }
+    let outcome = insert_locked(memory, work, sites);
+    unlock_both(memory, low, high);
+    outcome
+}
+
+/// Takes the locks of two pairs, which may be one.
+#[inline(always)]
+fn lock_both(memory: &impl Memory, low: u32, high: u32) -> bool {
     if !memory.lock(low) {
-        return Outcome::Contended;
+        return false;
     }
     if high != low && !memory.lock(high) {
         memory.unlock(low);
-        return Outcome::Contended;
+        return false;
     }
-    let outcome = insert_locked(memory, work, sites);
+    true
+}
+
+/// Gives them back.
+#[inline(always)]
+fn unlock_both(memory: &impl Memory, low: u32, high: u32) {
     if high != low {
         memory.unlock(high);
     }
     memory.unlock(low);
-    outcome
 }
 
 /// Whether there is no place for a key, by what its pairs say.
@@ -137,7 +158,19 @@ fn is_full<M: Memory>(memory: &M, home: u32, key: &FlowKey, clock: &flow::Clock)
     is_full(home) && is_full(second_home(memory, key))
 }
 
-/// What a flow comes to that another CPU may have made: its recipe is the flow's.
+/// What a flow comes to that another CPU may have made.
+///
+/// Its own function for the stack: the frames of a call chain share 512 bytes.
+#[inline(never)]
+fn join_existing<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
+    match find(memory, &work.key) {
+        // Not made anew yet.
+        Search::Hit(_, _, tag) if tag == work.over => Outcome::Contended,
+        found => join(&found, work),
+    }
+}
+
+/// What a flow comes to that another CPU has made: its recipe is the flow's.
 #[inline(always)]
 fn join<E>(found: &Search<E>, work: &mut Work) -> Outcome {
     match found {
@@ -185,56 +218,50 @@ fn insert_locked<M: Memory>(memory: &M, work: &mut Work, sites: [Site; 2]) -> Ou
         NONE,
         &mut work.scans[0],
     );
-    let forward = work.scans[0];
-    if forward.found != NONE {
-        let Some(entry) = at(memory, forward.found) else {
+    if work.scans[0].found != NONE {
+        let Some(entry) = at(memory, work.scans[0].found) else {
             return Outcome::Contended;
         };
-        if forward.tag != work.over {
+        if work.scans[0].tag != work.over {
             let rest = entry.load::<{ field::REST }>();
-            return join(&settle(entry, forward.tag, rest), work);
+            return join(&settle(entry, work.scans[0].tag, rest), work);
         }
     }
-    let forward_index = forward.chosen();
-    if forward_index == NONE {
+    let forward = work.scans[0].chosen();
+    if forward == NONE {
         return Outcome::Full;
     }
     seek(
         memory,
         (&work.reply, &work.clock),
         sites[1],
-        forward_index,
+        forward,
         &mut work.scans[1],
     );
-    let reverse = work.scans[1];
-    if reverse.found != NONE {
-        let Some(entry) = at(memory, reverse.found) else {
+    if work.scans[1].found != NONE {
+        let Some(entry) = at(memory, work.scans[1].found) else {
             return Outcome::Contended;
         };
-        if holds_a_living_flow(entry, work) {
+        if holds_a_living_flow(memory, entry, work) {
             // A flow of another pair may just have taken the entry, which says nothing then.
-            return if entry.load::<{ field::TAG }>() == reverse.tag & !1 {
+            return if entry.load::<{ field::TAG }>() == work.scans[1].tag & !1 {
                 Outcome::Collision
             } else {
                 Outcome::Contended
             };
         }
     }
-    let reverse_index = reverse.chosen();
-    if reverse_index == NONE {
+    let reverse = work.scans[1].chosen();
+    if reverse == NONE {
         give_up(memory, work);
         return Outcome::Full;
     }
-    if forward.spills != 0 {
-        memory.note_spill(pair(sites[0].home));
+    for (scan, site) in work.scans.iter().zip(&sites) {
+        if scan.spills != 0 {
+            memory.note_spill(pair(site.home));
+        }
     }
-    if reverse.spills != 0 {
-        memory.note_spill(pair(sites[1].home));
-    }
-    let places = [
-        (forward_index, sites[0].print),
-        (reverse_index, sites[1].print),
-    ];
+    let places = [(forward, sites[0].print), (reverse, sites[1].print)];
     write_both(memory, work, places)
 }
 
@@ -254,10 +281,11 @@ fn give_up<M: Memory>(memory: &M, work: &Work) {
 
 /// Whether the entry of the reply's key belongs to a living flow of another client's key.
 #[inline(always)]
-fn holds_a_living_flow(entry: impl Cells, work: &Work) -> bool {
+fn holds_a_living_flow<M: Memory>(memory: &M, entry: M::Entry, work: &Work) -> bool {
     let holder = outline_of(entry);
-    !flow::is_over(&holder, work.key.protocol(), &work.clock)
+    !State::from_byte(holder.state()).ends()
         && flow::partner(&work.reply, &holder) != work.key
+        && !is_expired(memory, (&work.reply, entry, &holder), &work.clock)
 }
 
 #[inline(always)]
@@ -298,7 +326,9 @@ fn write_both<M: Memory>(
 }
 
 /// The recipes of both directions: new address and port, and what they add to the checksums.
-#[inline(always)]
+///
+/// Its own function for the stack: the frames of a call chain share 512 bytes.
+#[inline(never)]
 pub(super) fn write_recipes(work: &mut Work) {
     let vip = (work.key.destination_word(), work.key.destination_port());
     let backend = (work.backend_address, work.backend_port);

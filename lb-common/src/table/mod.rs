@@ -15,6 +15,7 @@
 //!
 //! The code is generic over the memory, so that the program in the kernel and an interleaving test share it.
 
+mod age;
 mod ask;
 mod change;
 mod entry;
@@ -25,6 +26,7 @@ mod prints;
 mod search;
 mod victim;
 
+pub use age::is_expired;
 pub use ask::{Outlook, expect, warm};
 pub use change::{move_client, partner_entry, set_state_of_flow};
 pub use expire::{ANCIENT_TICKS, expire};
@@ -63,17 +65,20 @@ pub enum Event {
     LostInsert = 4,
     /// An entry of an answered UDP flow that had been silent made room.
     EvictedAnswered = 5,
+    /// Other CPUs were at work where a packet's flow belongs: the packet goes by its hash, and the flow gets an entry with a later one.
+    Contended = 6,
 }
 
 impl Event {
     /// Every event, in the order of their counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::EvictedOver,
         Self::EvictedUnanswered,
         Self::EvictedHalfOpen,
         Self::Overflow,
         Self::LostInsert,
         Self::EvictedAnswered,
+        Self::Contended,
     ];
 
     /// The event of an eviction.
@@ -99,6 +104,7 @@ impl Event {
             Self::Overflow => "overflow",
             Self::LostInsert => "lost_insert",
             Self::EvictedAnswered => "evicted_answered",
+            Self::Contended => "contended",
         }
     }
 }

@@ -32,10 +32,14 @@ pub fn overflow<M: Memory>(memory: &M, work: &mut Work) -> Outcome {
     let Some(bucket) = memory.overflow(hash) else {
         return Outcome::Contended;
     };
-    let holder = match find(memory, &work.reply) {
-        Search::Hit(_, recipe, _) => Some(recipe),
-        Search::Miss => young(remembered(memory, hash, &work.reply), &work.clock),
-        Search::Unstable => return Outcome::Contended,
+    let mut tries = SEARCH_TRIES;
+    let holder = loop {
+        match find(memory, &work.reply) {
+            Search::Hit(_, recipe, _) => break Some(recipe),
+            Search::Miss => break young(remembered(memory, hash, &work.reply), &work.clock),
+            Search::Unstable if tries > 0 => tries -= 1,
+            Search::Unstable => return Outcome::Contended,
+        }
     };
     if let Some(recipe) = holder
         && flow::partner(&work.reply, &recipe) != work.key

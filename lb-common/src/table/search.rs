@@ -33,9 +33,18 @@ pub fn find<M: Memory>(memory: &M, key: &FlowKey) -> Search<M::Entry> {
 
 /// Looks for a key in its home bucket way by way, and by its print in the neighbour: the search for a packet of a known
 /// flow, which most often is in one of the first ways. Where it finds nothing, [`find`] may.
+///
+/// A key that `may_be_new` has its pair's prints looked at first, so that one without an entry does not wait for the bucket's.
 #[inline(always)]
-pub fn find_near<M: Memory>(memory: &M, key: &FlowKey) -> Option<(M::Entry, Recipe)> {
+pub fn find_near<M: Memory>(
+    memory: &M,
+    key: &FlowKey,
+    may_be_new: bool,
+) -> Option<(M::Entry, Recipe)> {
     let site = site(memory, key);
+    if may_be_new && Places::with(memory.prints(pair(site.home)), site.print).is_empty() {
+        return None;
+    }
     let bucket = memory.bucket(site.home)?;
     for way in 0..WAYS {
         if let Search::Hit(entry, recipe, _) = look(memory.entry(bucket, way), key) {

@@ -2,6 +2,7 @@
 
 use super::{
     ANSWERED_PROTECTED_SECONDS, Cells, HALF_OPEN_PROTECTED_SECONDS, Memory, Site,
+    age::make_as_young_as_flow,
     entry::{at, index_of, key_of, outline_of},
     pair,
     prints::{Places, byte_of, turn},
@@ -43,6 +44,8 @@ impl Evicted {
     }
 }
 
+/// Victims tried in a pair: the first may turn out to live.
+const VICTIMS: usize = 2;
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -57,7 +60,9 @@ pub struct Scan {
     /// Tag of the chosen entry, loaded before anything else of it: while it stands, so does what was seen.
     pub(super) tag: u64,
     /// 1 where the victim is in the second pair.
-    pub(super) spills: u64,
+    pub(super) spills: u32,
+    /// What the victim may be evicted as, a byte of [`Evicted`]; [`PROTECTED`] where there is none.
+    class: u32,
 }
 
 impl Scan {
@@ -66,6 +71,7 @@ impl Scan {
         victim: NONE,
         tag: 0,
         spills: 0,
+        class: Evicted::Nothing as u32,
     };
 
     #[inline(always)]
@@ -103,10 +109,22 @@ pub(super) fn seek<M: Memory>(
             return;
         }
     }
-    find_room(memory, *clock, site.home, exclude, result);
-    if result.victim == NONE {
-        find_room(memory, *clock, second_home(memory, key), exclude, result);
-        result.spills = 1;
+    let second = second_home(memory, key);
+    for (home, spills) in [(site.home, 0), (second, 1)] {
+        for _ in 0..VICTIMS {
+            find_room(memory, *clock, home, exclude, result);
+            if !lives_in_the_other_direction(memory, *clock, result) {
+                break;
+            }
+            result.victim = NONE;
+        }
+        if result.victim != NONE {
+            result.spills = spills;
+            return;
+        }
+        if u64::from(result.class) == PROTECTED && pair(home) != exclude / PAIR {
+            mark_full(memory, *clock, home);
+        }
     }
 }
 
@@ -126,6 +144,7 @@ fn recall<M: Memory>(memory: &M, key: &FlowKey, site: Site, result: &mut Scan) {
 /// The result goes through memory, where the verifier forgets which of the ways it was: it would follow each pair of
 /// them to the end.
 #[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "an index, and a class")]
 fn find_room<M: Memory>(
     memory: &M,
     clock: flow::Clock,
@@ -133,6 +152,7 @@ fn find_room<M: Memory>(
     exclude: u32,
     result: &mut Scan,
 ) {
+    result.class = Evicted::Nothing as u32;
     let free = free_place(memory, home, exclude);
     if free != NONE {
         let Some(entry) = at(memory, free) else {
@@ -145,8 +165,7 @@ fn find_room<M: Memory>(
     if is_marked_full(memory, pair(home), &clock) {
         return;
     }
-    let (mut victim, mut best, mut chosen) = (u64::from(NONE), PROTECTED << 32, 0);
-    let mut wait = longest_mark(&clock);
+    let mut best = PROTECTED << 32;
     for place in 0..PAIR {
         let index = index_of(home, place);
         let Some(entry) = at(memory, index) else {
@@ -154,28 +173,52 @@ fn find_room<M: Memory>(
         };
         let tag = entry.load::<{ field::TAG }>();
         let fate = fate(&outline_of(entry), key_of(entry).protocol(), &clock);
-        wait = select(less(fate.left, wait), fate.left, wait);
         // The class first; within it the oldest, and of equals the first. All without a branch: see `fate`.
         let cost = (fate.class << 32) | (u64::from(u32::MAX) - fate.age);
         let better = less(cost, best) * nonzero(u64::from(index ^ exclude));
         best = select(better, cost, best);
-        victim = select(better, index.into(), victim);
-        chosen = select(better, tag, chosen);
+        result.victim = select(better, index.into(), result.victim.into()) as u32;
+        result.tag = select(better, tag, result.tag);
         if better & fate.over != 0 {
             break;
         }
     }
-    if best == PROTECTED << 32 {
-        if pair(home) != exclude / PAIR {
-            #[expect(clippy::cast_possible_truncation, reason = "seconds in ticks")]
-            memory.set_full_until(pair(home), clock.now.wrapping_add(wait as u32));
+    result.class = (best >> 32) as u32;
+}
+
+/// Marks a pair without a victim for as long as the youth of its entries protects each of them, and not for long.
+#[inline(never)]
+fn mark_full<M: Memory>(memory: &M, clock: flow::Clock, home: u32) {
+    let mut wait = longest_mark(&clock);
+    for place in 0..PAIR {
+        if let Some(entry) = at(memory, index_of(home, place)) {
+            let left = fate(&outline_of(entry), key_of(entry).protocol(), &clock).left;
+            wait = select(less(left, wait), left, wait);
         }
-        return;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "an index")]
-    let victim = victim as u32;
-    result.victim = victim;
-    result.tag = chosen;
+    #[expect(clippy::cast_possible_truncation, reason = "seconds in ticks")]
+    memory.set_full_until(pair(home), clock.now.wrapping_add(wait as u32));
+}
+
+/// Whether a victim that was taken for its silence stays after all, because packets of its flow use its other entry. It then no
+/// longer looks old.
+///
+/// Nobody asks for a flow that both ends were not heard of: its few seconds count from the packet that made the entry, and its partner
+/// would be one more line to wait for in a flood.
+#[inline(never)]
+fn lives_in_the_other_direction<M: Memory>(memory: &M, clock: flow::Clock, result: &Scan) -> bool {
+    const OVER: u32 = Evicted::Over as u32;
+    const ANSWERED: u32 = Evicted::Answered as u32;
+    if !matches!(result.class, OVER | ANSWERED) {
+        return false;
+    }
+    let Some(entry) = at(memory, result.victim) else {
+        return false;
+    };
+    let (key, outline) = (key_of(entry), outline_of(entry));
+    !State::from_byte(outline.state()).ends()
+        && make_as_young_as_flow(memory, (&key, entry, &outline), &clock)
+        && fate(&outline_of(entry), key.protocol(), &clock).class != u64::from(result.class)
 }
 
 /// Index of the first free place other than `exclude` in a pair, from the home bucket on.

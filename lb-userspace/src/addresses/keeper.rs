@@ -1,19 +1,21 @@
 //! The task that keeps the addresses.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
 use rtnetlink::MulticastGroup;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::{
-    Announcement, Error, PROTOCOL, Wanted, arp,
-    schedule::{Place, Schedule},
+    Announcement, Error, PROTOCOL, Refused, Wanted,
+    announcer::Announcer,
+    claims::Claims,
+    schedule::Place,
     steps::{Step, steps},
 };
 use crate::neighbours::{
@@ -39,9 +41,11 @@ pub(super) enum Order {
 pub(super) struct Keeper {
     requests: Requests,
     events: Events,
-    announcements: mpsc::Sender<Announcement>,
+    announcer: Announcer,
+    claims: Claims,
+    /// Tells what the claims refuse.
+    refused: watch::Sender<BTreeMap<Ipv4Addr, Refused>>,
     wanted: Wanted,
-    schedule: Schedule,
     /// Addresses of somebody else's, of which was said that they are left alone.
     foreign: BTreeSet<Ipv4Addr>,
     look_at: Instant,
@@ -51,13 +55,15 @@ impl Keeper {
     pub(super) fn open(
         wanted: Wanted,
         announcements: mpsc::Sender<Announcement>,
+        refused: watch::Sender<BTreeMap<Ipv4Addr, Refused>>,
     ) -> Result<Self, Error> {
         Ok(Self {
             requests: Requests::open()?,
             events: Events::open(&GROUPS)?,
-            announcements,
+            announcer: Announcer::new(announcements),
+            claims: Claims::default(),
+            refused,
             wanted,
-            schedule: Schedule::default(),
             foreign: BTreeSet::new(),
             look_at: Instant::now(),
         })
@@ -66,10 +72,6 @@ impl Keeper {
     /// Keeps the addresses until nobody gives orders any more.
     pub(super) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         loop {
-            let deadline = self
-                .schedule
-                .next()
-                .map_or(self.look_at, |at| at.min(self.look_at));
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Order::Want(wanted)) => self.want(wanted).await,
@@ -80,7 +82,8 @@ impl Keeper {
                     None => return,
                 },
                 event = self.events.next() => self.note(event).await,
-                () = tokio::time::sleep_until(deadline.into()) => {}
+                () = self.announcer.hand_out() => {}
+                () = tokio::time::sleep_until(self.look_at.into()) => {}
             }
             let now = Instant::now();
             if self.look_at <= now
@@ -92,7 +95,6 @@ impl Keeper {
                 );
                 self.look_at = now + RETRY;
             }
-            self.announce();
         }
     }
 
@@ -101,24 +103,41 @@ impl Keeper {
         self.look_at = Instant::now() + RESYNC;
         let links = self.requests.links().await?;
         let addresses = self.requests.addresses().await?;
-        let mut refused = Ok(());
-        for step in steps(&self.wanted, &links, &addresses) {
-            if let Err(error) = take(&self.requests, &step).await {
-                refused = refused.and(Err(error));
+        let link = links.iter().find(|link| link.name == self.wanted.interface);
+        let steps = steps(&self.wanted, &links, &addresses);
+        let (additions, removals): (Vec<_>, Vec<_>) =
+            steps.iter().partition(|step| matches!(step, Step::Add(_)));
+        let mut done = Ok(());
+        // First, so that this host does not answer for what is asked for.
+        for step in removals {
+            done = done.and(take(&self.requests, step).await.map(drop));
+        }
+        let missing = additions.iter().map(|step| step.row().address).collect();
+        let mut free = BTreeSet::new();
+        // Without a carrier nobody could be asked, and nobody could come.
+        if let Some(link) = link.filter(|link| link.up || !link.ethernet) {
+            let claims = &mut self.claims;
+            free = claims
+                .free(link, &missing, &links, &addresses, &self.requests)
+                .await?;
+            self.look_at = claims
+                .next()
+                .map_or(self.look_at, |at| at.min(self.look_at));
+        }
+        for step in additions {
+            if free.contains(&step.row().address) {
+                done = done.and(take(&self.requests, step).await.map(drop));
             }
         }
         self.tell_foreign(&addresses);
-        let held = self
-            .wanted
-            .addresses
-            .difference(&self.foreign)
-            .copied()
-            .collect();
-        let link = links.iter().find(|link| link.name == self.wanted.interface);
-        self.schedule
+        let mut refused = self.claims.refused();
+        refused.retain(|address, _| self.wanted.addresses.contains(address));
+        let mut held = self.wanted.addresses.clone();
+        held.retain(|address| !self.foreign.contains(address) && !refused.contains_key(address));
+        self.announcer
             .set(link.and_then(place), &held, Instant::now());
-        self.announce();
-        refused
+        self.refused.send_replace(refused);
+        done
     }
 
     /// Takes the addresses from the interface that is left, then wants others.
@@ -134,7 +153,7 @@ impl Keeper {
     }
 
     async fn withdraw(&mut self) -> Result<BTreeSet<Ipv4Addr>, Error> {
-        self.schedule = Schedule::default();
+        self.announcer.stop();
         super::remove(std::slice::from_ref(&self.wanted.interface)).await
     }
 
@@ -154,19 +173,6 @@ impl Keeper {
             }
         }
         self.look_at = Instant::now();
-    }
-
-    fn announce(&mut self) {
-        for (Place { ifindex, mac }, address) in self.schedule.due(Instant::now()) {
-            let announcement = Announcement {
-                ifindex,
-                address,
-                frame: arp::announcement(address, mac),
-            };
-            if let Err(error) = self.announcements.try_send(announcement) {
-                warn!(%address, %error, "a VIP is not announced");
-            }
-        }
     }
 
     /// Says once of each wanted address of somebody else's that it is left alone.

@@ -4,17 +4,25 @@
 //! longer wanted, adds them again when the interface comes back, and gives gratuitous ARP to be sent
 //! ([`Announcement`]). The kernel remembers which addresses are the agent's ([`PROTOCOL`]), so that this is known
 //! after a crash too; an address that somebody else configured, on whatever interface, is neither added nor removed.
-//! It sends no frame itself.
+//! One that another host answers for, or that is a network or broadcast address, is not taken ([`Refused`]) and is looked
+//! at again every few seconds; its services stay in the maps. An address is added while the interface is up, for only
+//! then can other hosts be asked. One that another host takes later stays. It sends no frame itself.
 
+mod announcer;
 mod arp;
+mod claims;
 mod keeper;
 mod schedule;
 mod steps;
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+};
 
 use keeper::{Keeper, Order};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use crate::neighbours::Error;
 use crate::neighbours::netlink::Requests;
@@ -48,16 +56,64 @@ pub struct Announcement {
     pub frame: [u8; FRAME],
 }
 
+/// Why a VIP is not taken. `Display` gives the reason and the mend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another host answers for it.
+    Held {
+        /// The MAC address that the answer came from.
+        mac: [u8; 6],
+    },
+    /// It is an end of the network of an address of this host.
+    NoHost {
+        /// The last address; otherwise the first.
+        is_broadcast: bool,
+        /// The address of this host.
+        of: Ipv4Addr,
+        /// Length of its prefix.
+        prefix: u8,
+    },
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { mac } => write!(
+                f,
+                "another host has it, {} answers ARP for it; mend: take it from that host, which is noticed within \
+                 10 s, or use another address",
+                mac.map(|byte| format!("{byte:02x}")).join(":")
+            ),
+            Self::NoHost {
+                is_broadcast,
+                of,
+                prefix,
+            } => {
+                let (what, end) = if *is_broadcast {
+                    ("broadcast address", "")
+                } else {
+                    ("address", " itself")
+                };
+                write!(
+                    f,
+                    "it is the {what} of the network of {of}/{prefix}{end}; mend: use a free address of that network"
+                )
+            }
+        }
+    }
+}
+
 /// Speaks to the task that keeps the addresses. Without it the task ends, and the addresses stay.
 #[derive(Debug)]
 pub struct Addresses {
     orders: mpsc::UnboundedSender<Order>,
+    refused: watch::Receiver<BTreeMap<Ipv4Addr, Refused>>,
 }
 
 impl Addresses {
     /// Starts to keep `wanted` in the network namespace of the calling thread; returns when it is so, or when the
-    /// interface is not there. What is to be announced goes to `announcements`, thrice with a second between; what
-    /// does not fit there is left out.
+    /// interface is not there: after some 200 ms for each 256 addresses that are new, for which other hosts are asked.
+    /// What is to be announced goes to `announcements` as they have room, thrice with a second between.
     ///
     /// # Errors
     /// No socket, or the kernel refuses a list or an address.
@@ -66,10 +122,17 @@ impl Addresses {
         announcements: mpsc::Sender<Announcement>,
     ) -> Result<Self, Error> {
         let (orders, orders_out) = mpsc::unbounded_channel();
-        let mut keeper = Keeper::open(wanted, announcements)?;
+        let (refused_in, refused) = watch::channel(BTreeMap::new());
+        let mut keeper = Keeper::open(wanted, announcements, refused_in)?;
         keeper.keep().await?;
         tokio::spawn(keeper.run(orders_out));
-        Ok(Self { orders })
+        Ok(Self { orders, refused })
+    }
+
+    /// The VIPs that are not taken at the moment, and why.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<Ipv4Addr, Refused> {
+        self.refused.borrow().clone()
     }
 
     /// Keeps something else from now on; what the kernel refuses is logged and tried again.

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Applied, Refused, Version};
+use super::{Applied, Refused, Version, socket::listener};
 use crate::status::StatusReport;
 
 /// For a question. The server gives up before.
@@ -169,7 +169,7 @@ impl Client {
     }
 }
 
-/// Names of instances that have a socket in the same directory.
+/// Names of instances that listen at a socket in the same directory.
 fn neighbours(socket: &Path) -> Vec<String> {
     let entries = socket
         .parent()
@@ -181,10 +181,9 @@ fn neighbours(socket: &Path) -> Vec<String> {
         .map(|entry| entry.path())
         .filter(|path| path != socket)
         .filter_map(|path| {
-            path.file_name()?
-                .to_str()?
-                .strip_suffix(".sock")
-                .map(str::to_owned)
+            let name = path.file_name()?.to_str()?.strip_suffix(".sock")?;
+            // What a killed agent left is no instance.
+            listener(&path).map(|_| name.to_owned())
         })
         .collect();
     names.sort();

@@ -23,17 +23,11 @@ pub use self::{
     server::serve,
     socket::{Socket, SocketError, bind},
 };
+pub use crate::core::Applied;
 use crate::core::ReloadReply;
 
 /// A request to read the configuration file again; whoever runs the agent answers it.
 pub type ReloadRequest = oneshot::Sender<ReloadReply>;
-
-/// What a reload changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
-    /// One line a change; none where the file says what already was so.
-    pub applied: Vec<String>,
-}
 
 /// Why a request was not done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

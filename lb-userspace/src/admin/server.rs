@@ -11,10 +11,13 @@ use axum::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-use super::{Applied, Refused, ReloadRequest, Socket, Version};
+use super::{
+    Refused, ReloadRequest, Socket, Version,
+    socket::{LOOK_EVERY, bind},
+};
 use crate::core::Handle;
 
 /// How long the core may take to make a report.
@@ -26,21 +29,58 @@ struct Api {
     reloads: mpsc::Sender<ReloadRequest>,
 }
 
-/// Answers on the socket until it is dropped. Reloads are asked for through `reloads`.
+/// Answers on the socket until it is dropped. Reloads are asked for through `reloads`. A socket that somebody removes is
+/// made again.
 pub async fn serve(mut socket: Socket, core: Handle, reloads: mpsc::Sender<ReloadRequest>) {
-    let Some(listener) = socket.listener.take() else {
-        return;
-    };
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
         .route("/v1/version", get(version))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
-        .with_state(Api { core, reloads });
-    // axum's server retries a failed accept by itself and does not end.
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, socket = %socket.path().display(), "the API has ended");
+        .with_state(Api {
+            core: core.clone(),
+            reloads,
+        });
+    loop {
+        if let Some(listener) = socket.listener.take() {
+            // axum's server retries a failed accept by itself and does not end. Those who are connected stay so.
+            tokio::select! {
+                ended = axum::serve(listener, router.clone()) => {
+                    let path = socket.path().display();
+                    return tracing::error!(?ended, socket = %path, "the API has ended");
+                }
+                () = socket.is_lost() => {}
+            }
+        }
+        make_again(&mut socket, &core).await;
+    }
+}
+
+/// Makes the socket again, however long that takes, and says so.
+async fn make_again(socket: &mut Socket, core: &Handle) {
+    let path = socket.path().to_owned();
+    let mut told = None;
+    loop {
+        match bind(&path) {
+            Ok(made) => {
+                tracing::warn!(event = "socket_restored", socket = %path.display(), "the API's socket was removed; it is made again");
+                *socket = made;
+                break;
+            }
+            Err(error) => {
+                let problem = format!("the API's socket was removed: {error}");
+                if told.as_ref() != Some(&problem) {
+                    tracing::error!(event = "socket_lost", "{problem}");
+                    core.problem("socket", Some(problem.clone())).await;
+                    told = Some(problem);
+                }
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    if told.is_some() {
+        core.problem("socket", None).await;
     }
 }
 
@@ -69,7 +109,7 @@ async fn reload(State(api): State<Api>) -> Response {
         Err(_) => None,
     };
     match answer {
-        Some(Ok(applied)) => Json(Applied { applied }).into_response(),
+        Some(Ok(applied)) => Json(applied).into_response(),
         Some(Err(errors)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, errors),
         None => refuse(
             StatusCode::SERVICE_UNAVAILABLE,

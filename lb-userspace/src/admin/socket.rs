@@ -2,15 +2,21 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
-    os::unix::net::UnixStream,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
 
 /// For the owner and the group.
 const MODE: u32 = 0o660;
+/// How often it is looked whether the socket is still there.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The socket can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,8 @@ pub enum SocketError {
 pub struct Socket {
     pub(super) listener: Option<UnixListener>,
     path: PathBuf,
+    /// Device and inode of the file, by which it is told from another's.
+    file: (u64, u64),
 }
 
 impl Socket {
@@ -54,12 +62,25 @@ impl Socket {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Returns when the file is no longer there, or is another's.
+    pub(super) async fn is_lost(&self) {
+        while self.is_there() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        place_of(&self.path).is_ok_and(|file| file == self.file)
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // A file that is gone is what is wanted, and one that can't be removed will be found to be dead.
-        drop(fs::remove_file(&self.path));
+        // One that can't be removed will be found to be dead; another's is not ours to remove.
+        if self.is_there() {
+            drop(fs::remove_file(&self.path));
+        }
     }
 }
 
@@ -84,12 +105,9 @@ pub fn bind(path: &Path) -> Result<Socket, SocketError> {
             return Err(SocketError::Foreign(path.to_owned()));
         }
         Ok(_) => {
-            if let Ok(stream) = UnixStream::connect(path) {
+            if let Some(pid) = listener(path) {
                 let path = path.to_owned();
-                return Err(SocketError::Living {
-                    path,
-                    pid: peer(&stream),
-                });
+                return Err(SocketError::Living { path, pid });
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -104,22 +122,47 @@ pub fn bind(path: &Path) -> Result<Socket, SocketError> {
     if made.is_err() {
         drop(fs::remove_file(&beside));
     }
-    made.map(|listener| Socket {
+    let (listener, file) = made.map_err(failed)?;
+    Ok(Socket {
         listener: Some(listener),
         path: path.to_owned(),
+        file,
     })
-    .map_err(failed)
 }
 
-fn place(beside: &Path, path: &Path) -> io::Result<UnixListener> {
+fn place(beside: &Path, path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
     let listener = UnixListener::bind(beside)?;
     fs::set_permissions(beside, fs::Permissions::from_mode(MODE))?;
+    let file = place_of(beside)?;
     fs::rename(beside, path)?;
-    Ok(listener)
+    Ok((listener, file))
+}
+
+fn place_of(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// The process that listens at a socket, 0 where it is not known; `None` where nobody does. Never waits: the queue of an agent that
+/// hangs may be full.
+pub(super) fn listener(path: &Path) -> Option<i32> {
+    let connect = || -> rustix::io::Result<OwnedFd> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(socket)
+    };
+    match connect() {
+        Ok(stream) => Some(peer(&stream)),
+        // Its queue is full, or it is not for this user.
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Some(0),
+        Err(_) => None,
+    }
 }
 
 /// The process that listens on the other end.
-fn peer(stream: &UnixStream) -> i32 {
+fn peer(stream: &OwnedFd) -> i32 {
     let credentials = rustix::net::sockopt::socket_peercred(stream);
     credentials.map_or(0, |credentials| credentials.pid.as_raw_pid())
 }

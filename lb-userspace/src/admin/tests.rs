@@ -77,13 +77,14 @@ fn agent(directory: &Directory, instance: &str, reload: ReloadReply) -> JoinHand
 #[tokio::test]
 async fn the_client_gets_what_the_agent_says() {
     let directory = Directory::new();
-    let task = agent(&directory, "edge", Ok(vec!["backend web3 added".into()]));
+    let applied = Applied {
+        applied: vec!["backend web3 added".into()],
+        warnings: vec!["pool spare is not used".into()],
+    };
+    let task = agent(&directory, "edge", Ok(applied.clone()));
     let client = Client::new(directory.socket());
     assert_eq!(client.status().await.unwrap().instance, "edge");
-    assert_eq!(
-        client.reload().await.unwrap().applied,
-        ["backend web3 added"]
-    );
+    assert_eq!(client.reload().await.unwrap(), applied);
     let version = client.version().await.unwrap();
     assert_eq!(
         version,
@@ -111,7 +112,7 @@ async fn a_refused_reload_carries_every_error() {
 #[tokio::test]
 async fn an_unknown_request_says_what_there_is() {
     let directory = Directory::new();
-    let task = agent(&directory, "lb", Ok(vec![]));
+    let task = agent(&directory, "lb", Ok(Applied::default()));
     for (request, what) in [
         ("GET /v2", "GET /v2"),
         ("DELETE /v1/status", "DELETE /v1/status"),
@@ -147,7 +148,12 @@ async fn an_absent_agent_is_named_with_the_mend() {
         socket.display()
     );
     assert_eq!(error, wanted);
-    fs::write(directory.0.join("edge.sock"), "").unwrap();
+    // A file, and a socket that a killed agent left.
+    fs::write(directory.0.join("file.sock"), "").unwrap();
+    drop(UnixListener::bind(directory.0.join("dead.sock")).unwrap());
+    let error = Client::new(&socket).status().await.unwrap_err().to_string();
+    assert_eq!(error, wanted, "nobody listens there");
+    let _edge = UnixListener::bind(directory.0.join("edge.sock")).unwrap();
     let error = Client::new(&socket).status().await.unwrap_err().to_string();
     assert_eq!(
         error,
@@ -199,7 +205,7 @@ async fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
     let path = directory.socket();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let dead = fs::metadata(&path).unwrap().ino();
-    let task = agent(&directory, "first", Ok(vec![]));
+    let task = agent(&directory, "first", Ok(Applied::default()));
     assert_ne!(fs::metadata(&path).unwrap().ino(), dead);
 
     let error = bind(&path).unwrap_err();
@@ -220,4 +226,61 @@ async fn what_is_no_socket_stays() {
     let error = bind(&directory.socket()).unwrap_err();
     assert!(matches!(error, SocketError::Foreign(_)), "{error}");
     assert_eq!(fs::read_to_string(directory.socket()).unwrap(), "precious");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_is_removed_is_made_again_and_another_is_left_alone() {
+    let directory = Directory::new();
+    let path = directory.socket();
+    let task = agent(&directory, "lb", Ok(Applied::default()));
+    let answers = async || {
+        for _ in 0..60 {
+            if let Ok(report) = Client::new(&path).status().await {
+                return report.instance;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("nobody answers at {}", path.display());
+    };
+    assert_eq!(answers().await, "lb");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(answers().await, "lb");
+
+    // Somebody else takes the place.
+    fs::remove_file(&path).unwrap();
+    let other = UnixListener::bind(&path).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let there = fs::metadata(&path).unwrap().ino();
+    task.abort();
+    drop(task.await);
+    assert_eq!(fs::metadata(&path).unwrap().ino(), there);
+    drop(other);
+}
+
+#[tokio::test]
+async fn an_agent_whose_queue_is_full_is_a_living_one() {
+    let directory = Directory::new();
+    let path = directory.socket();
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut waiting = Vec::new();
+    // Without blocking, because the one too many would wait for ever.
+    while let Some(stream) = try_connect(&path) {
+        waiting.push(stream);
+    }
+    let error = bind(&path).unwrap_err();
+    assert!(matches!(error, SocketError::Living { .. }), "{error}");
+}
+
+fn try_connect(path: &std::path::Path) -> Option<std::os::fd::OwnedFd> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK,
+        None,
+    )
+    .unwrap();
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap())
+        .ok()
+        .map(|()| socket)
 }

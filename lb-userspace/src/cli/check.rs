@@ -4,19 +4,24 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use super::print;
+use super::{complain, is_broken_pipe, print, reach};
 use crate::{
     config::{self, Checked, Diagnostics, Severity},
     model::Model,
 };
 
+// Not wrapped at the width of the terminal: a comment of the example that is broken can't be pasted into a file.
 #[derive(Debug, clap::Args)]
+#[command(term_width = 0)]
 #[command(after_long_help = concat!("\
-Every error is named at once, each with its file, line and column, the line itself, and what to do about it. Warnings \
-are named too and do not make the check fail.
+Every error is named at once, each with its file, line and column, the line itself, and
+what to do about it. Warnings are named too and do not make the check fail; of many of a
+kind the first, and how many there are. Where all interfaces of the file exist, so do
+backends that packets leave to by another one.
 
-With --json the standard output is one array of objects: severity (error or warning), file, line, column, end_column, \
-text (of the line), message, mend; the four in the middle are missing where a finding is about the whole file.
+With --json the standard output is one array of objects: severity (error or warning),
+file, line, column, end_column, text (of the line), message, mend; the four in the middle
+are missing where a finding is about the whole file. Every warning is one of them.
 
 A configuration that names every key:
 
@@ -30,36 +35,44 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let checked = config::load(&arguments.file);
-    let findings = match &checked {
-        Ok(Checked { warnings, .. }) => warnings,
-        Err(findings) => findings,
-    };
-    if arguments.json {
-        print(&format!(
-            "{}\n",
-            serde_json::to_string_pretty(&findings.0).context("findings as JSON")?
-        ))?;
-    } else {
-        if !findings.0.is_empty() {
-            eprintln!("{findings}");
-        }
-        if let Ok(Checked { model, .. }) = &checked {
-            print(&format!(
-                "{}: ok: {}\n",
-                arguments.file.display(),
-                contents(model)
-            ))?;
-        } else {
-            eprintln!("{}", verdict(findings));
-        }
+pub(super) async fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut checked = config::load(&arguments.file);
+    if let Ok(Checked { model, warnings }) = &mut checked {
+        let file = arguments.file.display().to_string();
+        warnings.0.extend(reach::warnings(&file, model).await);
+    }
+    match show(arguments, &checked) {
+        // The verdict is the same, however much of it was read.
+        Err(error) if is_broken_pipe(&error) => {}
+        shown => shown?,
     }
     Ok(if checked.is_ok() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn show(arguments: &Arguments, checked: &Result<Checked, Diagnostics>) -> anyhow::Result<()> {
+    let findings = match checked {
+        Ok(Checked { warnings, .. }) => warnings,
+        Err(findings) => findings,
+    };
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&findings.0).context("findings as JSON")?;
+        return Ok(print(&format!("{json}\n"))?);
+    }
+    if !findings.0.is_empty() {
+        complain(&findings.to_string());
+    }
+    match checked {
+        Ok(Checked { model, .. }) => {
+            let (file, contents) = (arguments.file.display(), contents(model));
+            print(&format!("{file}: ok: {contents}\n"))?;
+        }
+        Err(_) => complain(&verdict(findings)),
+    }
+    Ok(())
 }
 
 /// `3 errors, 1 warning`.

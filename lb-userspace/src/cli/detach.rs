@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::bail;
 
-use super::{check::verdict, instance, print};
+use super::{check::verdict, complain, instance, print};
 use crate::{config, dataplane};
 
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub(super) async fn detach(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(path) => match config::load(path) {
             Ok(checked) => (checked.model.instance, checked.model.pin_root),
             Err(findings) => {
-                eprintln!("{findings}");
+                complain(&findings.to_string());
                 bail!(
                     "{}; --instance and --pin-root need no configuration",
                     verdict(&findings)

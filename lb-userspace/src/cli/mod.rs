@@ -4,6 +4,7 @@
 
 mod check;
 mod detach;
+mod reach;
 mod reload;
 mod run;
 mod status;
@@ -90,13 +91,19 @@ struct Target {
     /// Socket of the agent, where its configuration names another than /run/lb/<instance>.sock
     #[arg(long, value_name = "PATH", conflicts_with = "instance")]
     socket: Option<PathBuf>,
+    /// The agent that runs this configuration
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["instance", "socket"])]
+    config: Option<PathBuf>,
 }
 
 impl Target {
-    fn socket(&self) -> PathBuf {
-        self.socket
-            .clone()
-            .unwrap_or_else(|| default_socket(&self.instance))
+    fn socket(&self) -> anyhow::Result<PathBuf> {
+        match (&self.config, &self.socket) {
+            (Some(config), _) => config::socket_of(config)
+                .with_context(|| format!("{} can't be read", config.display())),
+            (None, Some(socket)) => Ok(socket.clone()),
+            (None, None) => Ok(default_socket(&self.instance)),
+        }
     }
 }
 
@@ -114,7 +121,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         // Its log is where it says what went wrong.
         Command::Run(arguments) => return run::run(&arguments),
-        Command::Check(arguments) => check::check(&arguments),
+        Command::Check(arguments) => block_on(check::check(&arguments)),
         Command::Status(arguments) => block_on(status::status(&arguments)),
         Command::Reload(arguments) => block_on(reload::reload(&arguments)),
         Command::Detach(arguments) => block_on(detach::detach(&arguments)),
@@ -124,7 +131,7 @@ pub fn main() -> ExitCode {
         // Whoever read the output has had enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lb: {error:#}");
+            complain(&format!("lb: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -143,6 +150,11 @@ fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::
         .build()
         .context("no runtime")?;
     runtime.block_on(command)
+}
+
+/// Writes a line to the standard error. Where nobody reads it, there is nobody left to tell; the exit status says it too.
+fn complain(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
 /// Writes to the standard output.

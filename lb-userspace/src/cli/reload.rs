@@ -7,8 +7,8 @@ use crate::admin::{Applied, Client};
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The same as SIGHUP, and says what came of it: a line for each change, or every error. A configuration with an error \
-changes nothing. Connections to backends that stay are not touched by any reload.
+The same as SIGHUP, and says what came of it: a line for each change, or every error; warnings go to the standard error. A \
+configuration with an error changes nothing. Connections to backends that stay are not touched by any reload.
 
 What can't change while the agent runs is refused: `instance`, `pin_root`, `socket`, `flow_entries`.")]
 pub(super) struct Arguments {
@@ -17,7 +17,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn reload(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Applied { applied } = Client::new(arguments.target.socket()).reload().await?;
+    let client = Client::new(arguments.target.socket()?);
+    let Applied { applied, warnings } = client.reload().await?;
+    for line in warnings {
+        eprintln!("{line}");
+    }
     if applied.is_empty() {
         print("nothing to change\n")?;
     }

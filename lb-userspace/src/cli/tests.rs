@@ -26,6 +26,7 @@ fn commands_take_what_the_manual_says() {
         "lb status --watch",
         "lb status --watch 0.5 --json",
         "lb reload --instance edge",
+        "lb reload --config lb.toml",
         "lb detach --instance edge --pin-root /sys/fs/bpf",
         "lb detach --config lb.toml",
     ] {
@@ -43,6 +44,7 @@ fn what_makes_no_sense_is_refused() {
         "lb check",
         "lb status --instance Edge",
         "lb status --instance edge --socket /tmp/lb.sock",
+        "lb status --config lb.toml --socket /tmp/lb.sock",
         "lb status --watch 0",
         "lb detach --instance edge --config lb.toml",
     ] {
@@ -56,7 +58,7 @@ fn the_socket_follows_the_instance() {
         Command::Reload(_) | Command::Run(_) | Command::Check(_) | Command::Detach(_) => {
             unreachable!()
         }
-        Command::Status(arguments) => arguments.target.socket(),
+        Command::Status(arguments) => arguments.target.socket().unwrap(),
     };
     assert_eq!(socket("lb status"), PathBuf::from("/run/lb/lb.sock"));
     assert_eq!(
@@ -64,6 +66,23 @@ fn the_socket_follows_the_instance() {
         PathBuf::from("/run/lb/edge.sock")
     );
     assert_eq!(socket("lb status --socket /tmp/x"), PathBuf::from("/tmp/x"));
+
+    let file = std::env::temp_dir().join(format!("lb-target-{}.toml", std::process::id()));
+    // Also of a file that the agent will refuse: it is asked, so that it notes that.
+    let cases = [
+        ("", "/run/lb/lb.sock"),
+        ("instance = \"edge\"\nnonsense = 1\n", "/run/lb/edge.sock"),
+        (
+            "instance = \"edge\"\n[agent]\nsocket = \"/tmp/y\"\n[[pool",
+            "/tmp/y",
+        ),
+    ];
+    for (text, wanted) in cases {
+        std::fs::write(&file, text).unwrap();
+        let line = format!("lb status --config {}", file.display());
+        assert_eq!(socket(&line), PathBuf::from(wanted), "{text}");
+    }
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
@@ -86,4 +105,17 @@ fn help_says_what_a_manual_would() {
         assert!(pages[0].contains(word), "no {word} in:\n{}", pages[0]);
     }
     assert!(pages.iter().any(|page| page.contains("CAP_PERFMON")));
+}
+
+#[test]
+fn the_example_in_the_help_can_be_pasted() {
+    let mut command = Cli::command();
+    // As `lb check --help` builds it: what the command itself is told goes to those below it.
+    command.build();
+    let check = command.find_subcommand_mut("check").unwrap();
+    let page = check.render_long_help().to_string();
+    assert!(
+        page.contains(include_str!("../../examples/lb.toml").trim_end()),
+        "{page}"
+    );
 }

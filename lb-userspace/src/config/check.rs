@@ -22,14 +22,18 @@ const MAX_STREAK: u32 = 1_000;
 pub(super) fn check(section: &Section<'_>, report: &mut Report<'_>) -> Option<Check> {
     const SECOND: Duration = Duration::from_secs(1);
     let kinds = [("tcp", false), ("http", true)];
-    let later = [
-        "https", "dns", "postgres", "mysql", "redis", "grpc", "udp", "exec",
-    ];
+    let later = ["dns", "postgres", "mysql", "redis", "grpc", "udp", "exec"];
     let http = needed(
         section,
         "type",
         "type = \"tcp\"",
-        one_of("type of check", &kinds, &later),
+        |text| match text {
+            "https" => Err(value::Fault::new(
+                "type of check \"https\" is not supported yet",
+                "use \"tcp\", which connects without TLS, or \"http\" with a `port` that answers without it",
+            )),
+            text => one_of("type of check", &kinds, &later)(text),
+        },
         report,
     );
     let interval = duration(section, "interval", SECOND, report);
@@ -49,9 +53,9 @@ pub(super) fn check(section: &Section<'_>, report: &mut Report<'_>) -> Option<Ch
         None if section.has("port") => None,
         None => Some(None),
     };
-    let http = http?;
-    let kind = if http.value {
-        http_kind(section, report)
+    // Of a type that is wrong nobody knows which keys it takes, but what is wrong with them is told all the same.
+    let kind = if http.as_ref().is_none_or(|http| http.value) {
+        http_kind(section, report).filter(|_| http.is_some())
     } else {
         for key in ["path", "host", "expect"] {
             if section.has(key) {

@@ -1,8 +1,15 @@
 //! What is wrong with a configuration: where, what, and how to mend it.
 
-use std::{fmt, ops::Range};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    ops::Range,
+};
 
 use serde::Serialize;
+
+/// Most warnings of one kind that are shown each by itself.
+const APART: usize = 3;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -64,16 +71,44 @@ impl Diagnostics {
             .count()
     }
 
-    /// Each as a text of its own, for a log or an answer.
+    /// The findings as people read them. Thousands of services may have the same thing said of them: of more than
+    /// `APART` warnings of one kind, which are those with the same mend, the first stands for all and says how many
+    /// there are.
+    #[must_use]
+    pub fn grouped(&self) -> Vec<Diagnostic> {
+        let is_warning = |finding: &&Diagnostic| finding.severity == Severity::Warning;
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for warning in self.0.iter().filter(is_warning) {
+            *counts.entry(&warning.mend).or_default() += 1;
+        }
+        let mut told = HashSet::new();
+        let one = |finding: &Diagnostic| {
+            let count = counts.get(&*finding.mend).copied().unwrap_or_default();
+            if !is_warning(&finding) || count <= APART {
+                return Some(finding.clone());
+            }
+            told.insert(finding.mend.clone()).then(|| Diagnostic {
+                message: format!(
+                    "{}; {} more warnings are of this kind, which `lb check --json` names",
+                    finding.message,
+                    count - 1
+                ),
+                ..finding.clone()
+            })
+        };
+        self.0.iter().filter_map(one).collect()
+    }
+
+    /// Each of the [grouped](Self::grouped) ones as a text of its own, for a log or an answer.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.0.iter().map(ToString::to_string).collect()
+        self.grouped().iter().map(ToString::to_string).collect()
     }
 }
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, diagnostic) in self.0.iter().enumerate() {
+        for (index, diagnostic) in self.grouped().iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }

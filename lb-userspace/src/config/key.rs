@@ -72,12 +72,14 @@ pub(super) fn one_of<T: Copy>(
             return Ok(*value);
         }
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let message = if later.contains(&text) {
+        let is_later = later.contains(&text);
+        let message = if is_later {
             format!("{what} {text:?} is not supported yet")
         } else {
             format!("unknown {what} {text:?}")
         };
-        let mend = match nearest(text, &known) {
+        // A word that is known was not meant to be another.
+        let mend = match nearest(text, &known).filter(|_| !is_later) {
             Some(meant) if known.len() > 1 => {
                 format!("did you mean \"{meant}\"? valid are {}", list(&known))
             }

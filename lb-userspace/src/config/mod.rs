@@ -26,7 +26,7 @@ use self::{
     key::{one_of, parsed},
     section::{Located, Section},
 };
-use crate::model::{DataPlane, DataPlaneLog, Model};
+use crate::model::{DataPlane, DataPlaneLog, Model, ReadyWhen};
 
 /// A configuration without errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ const TOP: &[&str] = &[
     "pool",
     "service",
 ];
-const AGENT: &[&str] = &["pin_root", "socket"];
+const AGENT: &[&str] = &["pin_root", "socket", "ready_when"];
 const METRICS: &[&str] = &["listen"];
 const DATA_PLANE: &[&str] = &["log", "flow_entries"];
 
@@ -90,11 +90,7 @@ pub fn is_instance(name: &str) -> bool {
 /// Every finding, warnings included, where the file can't be read or holds an error.
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
     let name = path.display().to_string();
-    let refuse = |message: String, mend: &str| {
-        let mut report = Report::new(&name, "");
-        report.error_in_file(message, mend);
-        report.finish()
-    };
+    let refuse = |message: String, mend: &str| refusal(path, message, mend);
     let bytes = read(path).map_err(|(message, mend)| refuse(message, mend))?;
     match String::from_utf8(bytes) {
         Ok(text) => parse(&text, &name),
@@ -113,6 +109,40 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
             ))
         }
     }
+}
+
+/// The socket of the agent that runs a file, as far as the file can be read: whatever else is wrong with it is the agent's to
+/// say.
+///
+/// # Errors
+/// The file can't be read.
+pub fn socket_of(path: &Path) -> std::io::Result<PathBuf> {
+    let text = std::fs::read_to_string(path)?;
+    let (table, _) = DeTable::parse_recoverable(&text);
+    let top = table.get_ref();
+    let string = |table: &DeTable<'_>, key: &str| {
+        let value = table.get(key)?.get_ref().as_str()?;
+        Some(value.to_owned())
+    };
+    let agent = top
+        .get("agent")
+        .and_then(|agent| agent.get_ref().as_table());
+    if let Some(socket) = agent.and_then(|agent| string(agent, "socket")) {
+        return Ok(socket.into());
+    }
+    let instance = string(top, "instance").filter(|name| is_instance(name));
+    Ok(default_socket(
+        instance.as_deref().unwrap_or(DEFAULT_INSTANCE),
+    ))
+}
+
+/// What is reported of a file that could not be read at all.
+#[must_use]
+pub fn refusal(path: &Path, message: String, mend: &str) -> Diagnostics {
+    let name = path.display().to_string();
+    let mut report = Report::new(&name, "");
+    report.error_in_file(message, mend);
+    report.finish()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
@@ -220,6 +250,20 @@ fn read_file(top: &Section<'_>, report: &mut Report<'_>) -> Option<Model> {
         in_agent("pin_root", value::absolute, report).unwrap_or_else(|| DEFAULT_PIN_ROOT.into());
     let socket =
         in_agent("socket", value::socket, report).unwrap_or_else(|| default_socket(&instance));
+    let conditions = [
+        ("attached", ReadyWhen::Attached),
+        ("any-service", ReadyWhen::AnyService),
+        ("all-services", ReadyWhen::AllServices),
+    ];
+    let ready_when = agent.as_ref().and_then(|agent| {
+        let found = parsed(
+            agent,
+            "ready_when",
+            one_of("condition", &conditions, &[]),
+            report,
+        );
+        Some(found?.value)
+    });
 
     let metrics = top
         .table("metrics", "[metrics]", METRICS, report)
@@ -264,6 +308,7 @@ fn read_file(top: &Section<'_>, report: &mut Report<'_>) -> Option<Model> {
         manage_addresses,
         pin_root,
         socket,
+        ready_when: ready_when.unwrap_or_default(),
         metrics,
         data_plane,
         interfaces,

@@ -15,7 +15,7 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    fn new(message: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>, mend: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             mend: mend.into(),

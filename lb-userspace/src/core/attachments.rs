@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::{host::Host, plane::PlaneLost, task::Core};
 use crate::{
     dataplane::{AttachError, Attached, Dataplane, Target},
-    model::{Interface, Model},
+    model::Interface,
+    nic,
 };
 
 /// How long after a failure the first attempt comes, and the last.
@@ -39,12 +40,8 @@ impl Attachments {
         self.0.get(interface)
     }
 
-    /// Whether it runs on every interface of the model.
-    pub(super) fn all_on(&self, model: &Model) -> bool {
-        model
-            .interfaces
-            .iter()
-            .all(|interface| matches!(self.0.get(&interface.name), Some(Attachment::On(_))))
+    pub(super) fn is_on(&self, interface: &str) -> bool {
+        matches!(self.0.get(interface), Some(Attachment::On(_)))
     }
 
     /// When the next attempt is due.
@@ -113,19 +110,53 @@ impl<H: Host> Core<H> {
         Ok(failures)
     }
 
+    /// Forgets what was on interfaces that were made anew with the index that they had: the kernel took the program and
+    /// the entry in `DEVICES` along with the earlier ones.
+    pub(super) async fn forget_remade(&mut self) -> Result<(), PlaneLost> {
+        let mut remade = Vec::new();
+        for (name, link) in &self.network.links {
+            let Some(link) = link else { continue };
+            let now = (link.ifindex, link.made);
+            let before = self.made.insert(name.clone(), now);
+            if before.is_some_and(|(ifindex, made)| ifindex == now.0 && made != now.1) {
+                remade.push(name.clone());
+            }
+        }
+        for name in &remade {
+            tracing::warn!(
+                event = "interface_remade",
+                interface = name,
+                "the interface was made anew; the program is attached again"
+            );
+            self.attachments.forget(name);
+        }
+        if !remade.is_empty()
+            && let Ok(fresh) = self.fresh_tables().await?
+        {
+            self.actual.tables = fresh;
+        }
+        Ok(())
+    }
+
     /// Attaches to one interface. A failure comes with whether it is the same as the last time.
     async fn attach_one(
         &mut self,
         interface: &Interface,
         ifindex: u32,
     ) -> Result<Result<(), (AttachError, bool)>, PlaneLost> {
+        let name = interface.name.clone();
         let target = Target {
-            name: interface.name.clone(),
+            name: name.clone(),
             ifindex,
             mode: interface.mode,
+            anew: self.native_again.remove(&name),
         };
-        let name = interface.name.clone();
-        match self.plane.with(move |plane| plane.attach(&target)).await? {
+        let observer = std::sync::Arc::clone(&self.observer);
+        let attach = move |plane: &mut dyn Dataplane| {
+            observer.attaching(&target.name);
+            plane.attach(&target)
+        };
+        match self.plane.with(attach).await? {
             Ok(attached) => {
                 let mode = if attached.native { "native" } else { "generic" };
                 let how = if attached.adopted {
@@ -141,13 +172,18 @@ impl<H: Host> Core<H> {
                     "{how} in {mode} mode"
                 );
                 if let Some(reason) = &attached.fallback {
-                    tracing::warn!(
-                        event = "generic_mode",
-                        interface = name,
-                        "generic mode, which costs several times as much for a packet, because native mode is refused: \
-                         {reason}"
+                    let why = if attached.adopted {
+                        ""
+                    } else {
+                        "native mode is refused: "
+                    };
+                    let warning = format!(
+                        "generic mode, which costs several times as much for a packet: {why}{reason}"
                     );
+                    tracing::warn!(event = "generic_mode", interface = name, "{warning}");
+                    self.warnings.push(format!("{name}: {warning}"));
                 }
+                self.tell_notices(&name, &attached).await;
                 self.attachments.0.insert(name, Attachment::On(attached));
                 Ok(Ok(()))
             }
@@ -171,6 +207,23 @@ impl<H: Host> Core<H> {
                 );
                 Ok(Err((error, known)))
             }
+        }
+    }
+
+    /// Tells what costs packets or speed on an interface that the program runs on now.
+    async fn tell_notices(&mut self, interface: &str, attached: &Attached) {
+        let observer = std::sync::Arc::clone(&self.observer);
+        let (name, ifindex, native) = (interface.to_owned(), attached.ifindex, attached.native);
+        let one_arm = self.model.interfaces.len() == 1;
+        let read = move || observer.nic(&name, ifindex, native, one_arm);
+        let Ok(Some((nic, how))) = tokio::task::spawn_blocking(read).await else {
+            return;
+        };
+        for notice in nic::notices(&nic, how) {
+            tracing::warn!(event = "interface_notice", interface, "{notice}");
+        }
+        if let Some(unseen) = nic::unseen(&nic, how) {
+            tracing::warn!(event = "interface_unseen", interface, "{unseen}");
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    future::Future,
     net::{IpAddr, Ipv4Addr},
     time::{Duration, SystemTime},
 };
@@ -17,19 +16,16 @@ use super::{
     inputs::Inputs,
     task::Core,
 };
-use crate::{addresses::Wanted, dataplane::Dataplane, neighbours};
+use crate::{addresses::Wanted, dataplane::Dataplane, health::first_checks_within, neighbours};
 
 /// How long a start waits for neighbours before the first reconcile.
 pub(super) const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a start waits for the first result of every check, at most.
 const FIRST_RESULTS: Duration = Duration::from_secs(5);
 impl<H: Host> Core<H> {
-    /// Runs the first reconcile; gives the task that goes on. A start that fails takes down what it has made.
-    pub(super) async fn begin(
-        mut self,
-        mut inputs: Inputs,
-    ) -> Result<impl Future<Output = ()> + use<H>, StartError> {
-        if let Err(error) = self.bring_up(&mut inputs).await {
+    /// Runs the first reconcile. A start that fails takes down what it has made.
+    pub(super) async fn begin(mut self, inputs: &mut Inputs) -> Result<Self, StartError> {
+        if let Err(error) = self.bring_up(inputs).await {
             if !self.report.adopted {
                 for line in self.take_down().await {
                     tracing::warn!("after a failed start something is left: {line}");
@@ -37,7 +33,7 @@ impl<H: Host> Core<H> {
             }
             return Err(error);
         }
-        Ok(self.run(inputs))
+        Ok(self)
     }
 
     async fn bring_up(&mut self, inputs: &mut Inputs) -> Result<(), StartError> {
@@ -46,7 +42,8 @@ impl<H: Host> Core<H> {
         self.first_results(inputs).await?;
         self.sample_counters();
         self.expire_ancient_flows();
-        self.report.ready = self.attachments.all_on(&self.model);
+        self.watch_for_losses(inputs);
+        self.first_checked = !self.health.is_undecided();
         Ok(())
     }
 
@@ -89,6 +86,7 @@ impl<H: Host> Core<H> {
             self.forget_addresses().await?;
         }
         self.detach_unconfigured().await?;
+        self.quiet_redirects().await?;
         self.keep_addresses().await?;
         Ok(())
     }
@@ -110,15 +108,20 @@ impl<H: Host> Core<H> {
     /// Waits until every backend has been checked once, so that the agent is not called ready while every service is
     /// empty.
     async fn first_results(&mut self, inputs: &mut Inputs) -> Result<(), StartError> {
-        let checks = self
-            .model
-            .pools
-            .iter()
-            .filter_map(|pool| pool.check.as_ref());
-        let longest = checks.map(|check| check.timeout).max().unwrap_or_default();
-        let deadline = Instant::now() + (longest + Duration::from_millis(200)).min(FIRST_RESULTS);
+        let checked = || {
+            let pools = self.model.pools.iter();
+            pools.filter_map(|pool| Some((pool.check.as_ref()?, pool.backends.len())))
+        };
+        let longest = checked().map(|(check, _)| check.timeout).max();
+        let begun = first_checks_within(checked().map(|(_, backends)| backends).sum());
+        let patience = longest.unwrap_or_default() + begun + Duration::from_millis(100);
+        let deadline = Instant::now() + patience.min(FIRST_RESULTS);
         while self.health.is_undecided() {
-            let Some(result) = inputs.result(deadline).await else {
+            let result = tokio::select! {
+                result = inputs.result(deadline) => result,
+                () = self.hurry.notified() => None,
+            };
+            let Some(result) = result else {
                 break;
             };
             // What is here already goes into one reconcile: thousands of backends would take as many otherwise.

@@ -139,6 +139,7 @@ fn interfaces(model: &Model, network: &Observation) -> BTreeMap<String, Interfac
             ifindex: link.ifindex,
             mac: link.mac,
             ipv4: link.ipv4,
+            mtu: link.mtu,
         })
     };
     model
@@ -168,4 +169,82 @@ fn services(model: &Model) -> BTreeMap<ServiceAddress, Service> {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{
+        core::testing::{address, model},
+        model,
+        plan::{Actual, plan},
+    };
+
+    /// The maps for a service `www` whose slots are of these backends.
+    fn in_force(services: &[(SocketAddr, &[u8])]) -> Tables {
+        let mut wanted = Desired::default();
+        for (number, (vip, backends)) in services.iter().enumerate() {
+            let at = ServiceAddress {
+                address: *vip,
+                protocol: model::Protocol::Tcp,
+            };
+            let pool = format!("pool{number}");
+            let service = Service {
+                mode: model::Mode::Nat,
+                scheduler: model::Scheduler::RoundRobin,
+                pool: pool.clone(),
+            };
+            let backends: Vec<_> = backends.iter().map(|number| address(*number)).collect();
+            wanted.services.insert(at, service);
+            wanted.backends.extend(&backends);
+            wanted.pools.insert(pool, backends);
+        }
+        let mut tables = Tables::default();
+        for change in plan(&wanted, &Actual::default(), Instant::now()).changes {
+            tables.apply(&change);
+        }
+        tables
+    }
+
+    #[test]
+    fn ways_to_backends_that_were_removed_are_watched_while_they_have_a_row() {
+        let tables = in_force(&[(model(1).services[0].address, &[1, 7])]);
+        let watch = watch(&model(1), &tables);
+        assert_eq!(
+            watch.destinations,
+            [address(1).ip(), address(7).ip()].into()
+        );
+        assert_eq!(watch.interfaces, ["eth0".to_owned()].into());
+    }
+
+    #[test]
+    fn a_backend_that_the_maps_do_not_know_is_adopted_as_unknown() {
+        let mut tables = in_force(&[(model(2).services[0].address, &[1, 2])]);
+        let state =
+            |tables: &Tables, number| Adopted::new(&model(3), tables).state("web", address(number));
+        assert_eq!(state(&tables, 1), Some(true));
+        assert_eq!(state(&tables, 3), None);
+        tables.services.values_mut().for_each(|row| row.slots = 0);
+        assert_eq!(state(&tables, 1), Some(false), "known, and out of rotation");
+        assert_eq!(
+            Adopted::new(&model(3), &tables).state("other", address(1)),
+            None
+        );
+    }
+
+    #[test]
+    fn a_backend_is_in_rotation_where_any_service_of_its_pool_sends_flows_to_it() {
+        let mut both = model(2);
+        let mut second = both.services[0].clone();
+        second.address = address(99);
+        both.services.push(second);
+        let first = both.services[0].address;
+        let tables = in_force(&[(first, &[1]), (address(99), &[2])]);
+        let adopted = Adopted::new(&both, &tables);
+        for number in [1, 2] {
+            assert_eq!(adopted.state("web", address(number)), Some(true));
+        }
+    }
 }

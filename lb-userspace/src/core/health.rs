@@ -186,7 +186,7 @@ mod tests {
         CheckResult {
             pool: "web".to_owned(),
             backend: address(1),
-            outcome: outcome.map_err(str::to_owned),
+            outcome: outcome.map_err(Into::into),
             duration: Duration::from_millis(1),
         }
     }
@@ -247,6 +247,45 @@ mod tests {
         assert!(health.takes_flows("web", address(1)));
         health.reconfigure(&checked, SystemTime::UNIX_EPOCH, |_, _| None);
         assert!(health.takes_flows("web", address(1)));
+    }
+
+    #[test]
+    fn a_drained_backend_that_begins_to_be_checked_is_unknown() {
+        let mut health = Health::default();
+        let mut drained = model(1);
+        drained.pools[0].check = None;
+        drained.pools[0].backends[0].weight = 0;
+        health.reconfigure(&drained, SystemTime::UNIX_EPOCH, |_, _| None);
+        health.reconfigure(&model(1), SystemTime::UNIX_EPOCH, |_, _| None);
+        assert!(!health.takes_flows("web", address(1)) && health.is_undecided());
+    }
+
+    #[test]
+    fn a_report_says_since_when_and_what_the_checks_said() {
+        let (start, later) = (
+            SystemTime::UNIX_EPOCH,
+            SystemTime::UNIX_EPOCH + Duration::from_mins(1),
+        );
+        let mut health = Health::default();
+        let checked = model(1);
+        let mut unchecked = model(1);
+        unchecked.pools[0].check = None;
+        let row =
+            |health: &Health| health.report(|_| None)[&("web".to_owned(), address(1))].clone();
+
+        health.reconfigure(&unchecked, start, |_, _| None);
+        health.reconfigure(&unchecked, later, |_, _| None);
+        assert_eq!(row(&health).since, start, "nothing has changed");
+
+        health.reconfigure(&checked, start, |_, _| Some(true));
+        for _ in 0..3 {
+            health.observe(&result(Err("refused")), later);
+        }
+        let checks = row(&health).checks.unwrap();
+        assert_eq!((checks.passed, checks.failed), (0, 3));
+        assert_eq!(checks.last, "refused");
+        health.reconfigure(&unchecked, later, |_, _| None);
+        assert_eq!(row(&health).since, later, "since it went down");
     }
 
     #[test]

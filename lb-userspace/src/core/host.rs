@@ -1,7 +1,7 @@
 //! What the core asks of the host: links, routes, neighbours and addresses of its network, and health checks.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    addresses::{self, Addresses, Announcement, Wanted},
+    addresses::{self, Addresses, Announcement, Refused, Wanted},
     health::Checks,
     model::Pool,
     neighbours::{self, Error, Neighbours, Observation, Watch},
@@ -45,6 +45,11 @@ pub(super) trait Host: Send + 'static {
 
     /// Keeps these VIPs as addresses of the host; `None` takes them away.
     fn keep(&mut self, wanted: Option<Wanted>) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The VIPs that the host does not take, and why.
+    fn refused(&self) -> BTreeMap<Ipv4Addr, Refused> {
+        BTreeMap::new()
+    }
 
     /// Removes the VIPs that an earlier agent has left on these interfaces; gives them.
     fn forget(
@@ -95,6 +100,11 @@ impl Host for LinuxHost {
                 None => Ok(()),
             },
         }
+    }
+
+    fn refused(&self) -> BTreeMap<Ipv4Addr, Refused> {
+        let addresses = self.addresses.as_ref();
+        addresses.map(Addresses::refused).unwrap_or_default()
     }
 
     async fn forget(&mut self, interfaces: Vec<String>) -> Result<BTreeSet<Ipv4Addr>, Error> {

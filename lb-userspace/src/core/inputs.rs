@@ -10,7 +10,10 @@ use tokio::{
 
 use super::message::Message;
 use crate::{
-    addresses::Announcement, dataplane::Events, health::CheckResult, neighbours::Observation,
+    addresses::Announcement,
+    dataplane::{Events, Fresh, Losses},
+    health::CheckResult,
+    neighbours::Observation,
     plan::References,
 };
 
@@ -29,6 +32,10 @@ pub(super) enum Input {
     Wanted(BTreeSet<BackendId>),
     /// A scan of the flow table has finished.
     Scanned(io::Result<References>),
+    /// Another program was loaded for the reload under way, or could not be.
+    Loaded(Result<Fresh, String>),
+    /// Somebody else has taken something from the data plane; nothing, once it is all there again.
+    Lost(Losses),
     /// Time has passed.
     Time,
     /// Nobody can ask any more, or the network is no longer watched.
@@ -37,33 +44,61 @@ pub(super) enum Input {
 
 /// The receiving ends.
 pub(super) struct Inputs {
-    messages: mpsc::Receiver<Message>,
+    /// `None` as long as somebody else answers them.
+    messages: Option<mpsc::Receiver<Message>>,
     results: mpsc::Receiver<CheckResult>,
     observations: mpsc::Receiver<Observation>,
     announcements: mpsc::Receiver<Announcement>,
     events: Option<Events>,
     scans: mpsc::Receiver<io::Result<References>>,
     scans_in: mpsc::Sender<io::Result<References>>,
+    loaded: mpsc::Receiver<Result<Fresh, String>>,
+    loaded_in: mpsc::Sender<Result<Fresh, String>>,
+    losses: mpsc::Receiver<Losses>,
+    losses_in: mpsc::Sender<Losses>,
 }
 
 impl Inputs {
     pub(super) fn new(
-        messages: mpsc::Receiver<Message>,
         results: mpsc::Receiver<CheckResult>,
         observations: mpsc::Receiver<Observation>,
         announcements: mpsc::Receiver<Announcement>,
         events: Option<Events>,
     ) -> Self {
         let (scans_in, scans) = mpsc::channel(1);
+        let (loaded_in, loaded) = mpsc::channel(1);
+        let (losses_in, losses) = mpsc::channel(1);
         Self {
-            messages,
+            messages: None,
             results,
             observations,
             announcements,
             events,
             scans,
             scans_in,
+            loaded,
+            loaded_in,
+            losses,
+            losses_in,
         }
+    }
+
+    /// With questions and orders from now on.
+    pub(super) fn with_messages(self, messages: mpsc::Receiver<Message>) -> Self {
+        Self {
+            messages: Some(messages),
+            ..self
+        }
+    }
+
+    /// Where a program that was loaded goes.
+    pub(super) fn loaded(&self) -> mpsc::Sender<Result<Fresh, String>> {
+        self.loaded_in.clone()
+    }
+
+    /// Where it is told what is lost.
+    pub(super) fn losses(&self) -> mpsc::Sender<Losses> {
+        self.losses_in.clone()
     }
 
     /// Where a scan of the flow table sends what it found.
@@ -77,12 +112,14 @@ impl Inputs {
     pub(super) async fn next(&mut self, deadline: Instant) -> Input {
         tokio::select! {
             Some(result) = self.results.recv() => Input::Health(result),
-            message = self.messages.recv() => message.map_or(Input::Ended("nobody can ask it any more"), Input::Message),
+            message = asked(&mut self.messages) => message.map_or(Input::Ended("nobody can ask it any more"), Input::Message),
             observation = self.observations.recv() => {
                 observation.map_or(Input::Ended("links and neighbours are no longer watched"), Input::Network)
             }
             Some(announcement) = self.announcements.recv() => Input::Announce(announcement),
             Some(found) = self.scans.recv() => Input::Scanned(found),
+            Some(loaded) = self.loaded.recv() => Input::Loaded(loaded),
+            Some(losses) = self.losses.recv() => Input::Lost(losses),
             wanted = wanted(&mut self.events) => Input::Wanted(wanted),
             () = sleep_until(deadline) => Input::Time,
         }
@@ -107,6 +144,13 @@ impl Inputs {
             .await
             .ok()
             .flatten()
+    }
+}
+
+async fn asked(messages: &mut Option<mpsc::Receiver<Message>>) -> Option<Message> {
+    match messages {
+        Some(messages) => messages.recv().await,
+        None => pending().await,
     }
 }
 
@@ -139,7 +183,8 @@ mod tests {
         let (results_in, results) = mpsc::channel(1_024);
         let (_observations_in, observations) = mpsc::channel(1);
         let (_announcements_in, announcements) = mpsc::channel(1);
-        let mut inputs = Inputs::new(messages, results, observations, announcements, None);
+        let inputs = Inputs::new(results, observations, announcements, None);
+        let mut inputs = inputs.with_messages(messages);
         let result = CheckResult {
             pool: "web".to_owned(),
             backend: address(1),

@@ -8,6 +8,7 @@ use crate::observe::{Known, KnownInterface};
 impl<H: Host> Core<H> {
     /// What only the core knows, at this moment.
     pub(super) fn known(&self) -> Known {
+        let mut refused = self.refused_vips();
         let interfaces = self.model.interfaces.iter().map(|interface| {
             let link = self.network.links.get(&interface.name).copied().flatten();
             let reason = match (link, self.attachments.get(&interface.name)) {
@@ -17,20 +18,43 @@ impl<H: Host> Core<H> {
                 (Some(_), Some(Attachment::On(attached))) => attached.fallback.clone(),
                 (Some(_), None) => None,
             };
+            // VIPs are the first interface's.
+            let reasons: Vec<_> = reason.into_iter().chain(refused.take()).collect();
+            let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+            let alone = self.model.interfaces.len() == 1;
             KnownInterface {
+                notice: self.quiet.trouble().filter(|_| alone).cloned(),
                 name: interface.name.clone(),
                 ifindex: link.map(|link| link.ifindex),
                 reason,
             }
         });
+        let mut agent = self.report.clone();
+        agent.not_ready.extend(self.obstacle.clone());
+        if !self.first_checked {
+            let waiting = "some backends have not been checked for the first time yet";
+            agent.not_ready.push(waiting.to_owned());
+        }
         Known {
             model: Arc::clone(&self.model),
-            agent: self.report.clone(),
+            agent,
             interfaces: interfaces.collect(),
             health: self.health.report(|backend| {
                 let way = self.network.ways.get(&backend.ip())?;
                 way.reason.as_ref().map(ToString::to_string)
             }),
+            ways: self.network.ways.clone(),
         }
+    }
+
+    /// Which VIPs the host does not take, in words.
+    fn refused_vips(&self) -> Option<String> {
+        let refused = self.host.refused();
+        let (address, why) = refused.iter().next()?;
+        let more = match refused.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        Some(format!("the VIP {address} is not taken: {why}{more}"))
     }
 }

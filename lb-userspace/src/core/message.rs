@@ -1,11 +1,25 @@
 //! What the core is told and asked, and the handle through which it happens.
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{model::Model, status::StatusReport};
 
-/// Lines for people: what a reload changed, or why nothing was changed.
-pub type ReloadReply = Result<Vec<String>, Vec<String>>;
+/// What a reload changed, or why nothing was changed, in lines for people.
+pub type ReloadReply = Result<Applied, Vec<String>>;
+
+/// Whether everything was removed, or what could not be.
+pub(crate) type ShutdownReply = Result<(), Vec<String>>;
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// One line a change; none where the file says what already was so.
+    pub applied: Vec<String>,
+    /// What in the configuration invites trouble, and what came of applying it that was not asked for.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
 
 /// A question or an order to the core.
 #[derive(Debug)]
@@ -17,6 +31,11 @@ pub(crate) enum Message {
     },
     /// The configuration could not be read; the report says so until one is applied.
     ConfigRefused { reason: String },
+    /// A part of the agent does not work although traffic flows, or works again.
+    Problem {
+        part: &'static str,
+        problem: Option<String>,
+    },
     /// Make a report.
     Status {
         reply: oneshot::Sender<StatusReport>,
@@ -25,7 +44,7 @@ pub(crate) enum Message {
     Ping { reply: oneshot::Sender<()> },
     /// Detach everything, remove pins and managed addresses, and end.
     Shutdown {
-        reply: oneshot::Sender<Result<(), Vec<String>>>,
+        reply: oneshot::Sender<ShutdownReply>,
     },
 }
 
@@ -78,11 +97,20 @@ impl Handle {
             .map_err(|_| Stopped)
     }
 
+    /// Notes what does not work of a part of the agent, or that all of it works. A core that has ended takes the agent along,
+    /// so there is nobody left to be told.
+    pub async fn problem(&self, part: &'static str, problem: Option<String>) {
+        let told = self.0.send(Message::Problem { part, problem }).await;
+        if told.is_err() {
+            tracing::trace!(part, "the core has ended and is not told");
+        }
+    }
+
     /// Detaches everything and ends the core; the inner error says what could not be removed.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn shutdown(&self) -> Result<Result<(), Vec<String>>, Stopped> {
+    pub async fn shutdown(&self) -> Result<ShutdownReply, Stopped> {
         self.ask(|reply| Message::Shutdown { reply }).await
     }
 

@@ -8,13 +8,17 @@ mod attachments;
 mod begin;
 mod desired;
 mod difference;
+mod early;
 mod health;
 mod host;
 mod inputs;
 mod known;
+mod losses;
 pub(crate) mod message;
 mod plane;
+pub(crate) mod reach;
 mod reconcile;
+mod redirects;
 mod reload;
 mod task;
 
@@ -25,26 +29,29 @@ mod tests;
 
 use std::{
     path::PathBuf,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::{JoinHandle, spawn_blocking},
 };
 
-pub use message::{Handle, ReloadReply, Stopped};
+pub use message::{Applied, Handle, ReloadReply, Stopped};
 pub use plane::PlaneLost;
 
 use self::{
+    early::Early,
     host::LinuxHost,
     inputs::Inputs,
-    message::Message,
+    message::{Message, ShutdownReply},
     task::{Core, Parts},
 };
 use crate::{
-    dataplane::{AttachError, Dataplane, Kernel, OpenError, Place, TableError},
+    addresses,
+    dataplane::{AttachError, Dataplane, OpenError, Place, Prepared, TableError, Undo},
     health::{CheckResult, Checks},
     model::Model,
     neighbours::{self, Neighbours, Watch},
@@ -91,29 +98,83 @@ pub enum StartError {
     Lost(#[from] PlaneLost),
 }
 
-/// Loads or adopts the data plane and runs the first reconcile; returns when it is done, the program runs on every
-/// interface and every backend has been checked once, or a few seconds have passed.
-///
-/// The task ends after [`Handle::shutdown`] has been answered, or when something failed beyond repair, which is logged.
-///
-/// # Errors
-/// See [`StartError`].
-pub async fn start(start: Start) -> Result<(Handle, JoinHandle<()>), StartError> {
+/// A core that starts.
+#[derive(Debug)]
+pub struct Starting {
+    /// Speaks to it from now on. Until it has started it says so, and takes no reload.
+    pub handle: Handle,
+    /// Whether the first reconcile is done, the program runs on every interface, and every backend has been checked once or
+    /// a few seconds have passed. Closed where the agent was told to end before.
+    pub started: oneshot::Receiver<Result<(), StartError>>,
+    /// Ends after [`Handle::shutdown`] has been answered, when the start has failed, or when something failed beyond
+    /// repair, which is logged.
+    pub task: JoinHandle<()>,
+}
+
+/// Loads or adopts the data plane and runs the first reconcile, in a task of its own.
+#[must_use]
+pub fn start(start: Start) -> Starting {
+    let (handle, messages) = mpsc::channel(64);
+    let (started_in, started) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        match launch(start, messages).await {
+            Ok(Some((core, inputs))) => {
+                // Whoever waits may have turned to ending the agent.
+                drop(started_in.send(Ok(())));
+                core.run(inputs).await;
+            }
+            Ok(None) => {}
+            Err(error) => drop(started_in.send(Err(error))),
+        }
+    });
+    Starting {
+        handle: Handle(handle),
+        started,
+        task,
+    }
+}
+
+/// Makes a core; `None` where the agent was told to end meanwhile, and has left nothing.
+async fn launch(
+    start: Start,
+    mut messages: mpsc::Receiver<Message>,
+) -> Result<Option<(Core<LinuxHost>, Inputs)>, StartError> {
     let Start {
         model,
         config_path,
         checks,
         results,
     } = start;
-    let started = SystemTime::now();
+    let time = timestamp(SystemTime::now());
+    let mut early = Early {
+        instance: model.instance.clone(),
+        report: AgentReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: time.clone(),
+            config: config_path.display().to_string(),
+            config_loaded: time,
+            ..AgentReport::default()
+        },
+    };
     let place = Place {
         instance: model.instance.clone(),
         pin_root: model.pin_root.clone(),
     };
     let settings = model.data_plane;
-    let opened = spawn_blocking(move || Kernel::open(&place, settings)).await;
-    let mut kernel = opened.map_err(|_| PlaneLost)??;
+    let prepared = spawn_blocking(move || Prepared::new(&place, settings)).await;
+    let prepared = prepared.map_err(|_| PlaneLost)??;
+    let undo = prepared.undo();
+    let loading = spawn_blocking(move || prepared.load());
+    let mut kernel = match early.attend(&mut messages, loading).await {
+        Ok(opened) => opened.map_err(|_| PlaneLost)??,
+        Err(shutdown) => {
+            drop(shutdown.send(give_up(undo, &model).await));
+            return Ok(None);
+        }
+    };
     let adopted = kernel.adopted();
+    early.report.adopted = adopted;
     let events = match kernel.events() {
         Ok(events) => events,
         Err(cause) => {
@@ -133,29 +194,64 @@ pub async fn start(start: Start) -> Result<(Handle, JoinHandle<()>), StartError>
             return Err(error.into());
         }
     };
-    let (handle_in, messages) = mpsc::channel::<Message>(64);
-    let inputs = Inputs::new(messages, results, observations, announcements, events);
-    let time = timestamp(started);
-    let report = AgentReport {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        started: time.clone(),
-        adopted,
-        config: config_path.display().to_string(),
-        config_loaded: time,
-        ..AgentReport::default()
-    };
+    let mut inputs = Inputs::new(results, observations, announcements, events);
     let host = LinuxHost::new(neighbours, announcements_in);
     let (checks, kernel) = (Box::new(checks), Box::new(kernel));
+    let model = Arc::new(model);
     let core = Core::new(Parts {
-        model: Arc::new(model),
+        model: Arc::clone(&model),
         checks,
         host,
         plane: kernel,
-        report,
+        report: early.report.clone(),
     });
-    let task = core.begin(inputs).await?;
-    Ok((Handle(handle_in), tokio::spawn(task)))
+    let hurry = Arc::clone(&core.hurry);
+    let (begun, shutdown) = {
+        let mut beginning = pin!(core.begin(&mut inputs));
+        match early.attend(&mut messages, beginning.as_mut()).await {
+            Ok(begun) => (begun, None),
+            Err(shutdown) => {
+                hurry.notify_one();
+                (beginning.await, Some(shutdown))
+            }
+        }
+    };
+    let Some(shutdown) = shutdown else {
+        let mut core = begun?;
+        core.report = early.report;
+        return Ok(Some((core, inputs.with_messages(messages))));
+    };
+    let left = match begun {
+        Ok(mut core) => match core.take_down().await {
+            left if left.is_empty() => Ok(()),
+            left => Err(left),
+        },
+        // Of what was adopted, all is still there.
+        Err(_) => give_up(undo, &model).await,
+    };
+    drop(shutdown.send(left));
+    Ok(None)
+}
+
+/// Takes down what there is, whatever a start has come to.
+async fn give_up(undo: Undo, model: &Model) -> ShutdownReply {
+    let interfaces: Vec<_> = model
+        .interfaces
+        .iter()
+        .map(|interface| interface.name.clone())
+        .collect();
+    let mut left = Vec::new();
+    if model.manage_addresses
+        && let Err(error) = addresses::remove(&interfaces).await
+    {
+        left.push(error.to_string());
+    }
+    match spawn_blocking(move || undo.remove()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(problems)) => left.extend(problems),
+        Err(_) => left.push(PlaneLost.to_string()),
+    }
+    if left.is_empty() { Ok(()) } else { Err(left) }
 }
 
 /// Takes a data plane down that a failed start has made.

@@ -58,6 +58,7 @@ impl<H: Host> Core<H> {
         for error in self.attach(false).await? {
             tracing::error!(event = "attach_failed", "{error}");
         }
+        self.quiet_redirects().await?;
         if let Err(error) = self.keep_addresses().await {
             tracing::error!(event = "addresses_failed", "{error}");
         }
@@ -67,6 +68,7 @@ impl<H: Host> Core<H> {
     /// Plans and applies; gives what failed.
     pub(super) async fn reconcile_maps(&mut self) -> Result<Vec<TableError>, PlaneLost> {
         self.follow_backends().await;
+        self.forget_remade().await?;
         let desired = desired(&self.model, &self.health, &self.network, self.constants);
         let plan = plan(&desired, &self.actual, Instant::now().into_std());
         self.tell_refused(plan.refused.iter().map(ToString::to_string).collect());
@@ -127,6 +129,7 @@ impl<H: Host> Core<H> {
         if self.retry.due().is_some() {
             return Ok(());
         }
+        self.quiet.doubt();
         self.reconcile().await?;
         let fresh = match self.fresh_tables().await? {
             Ok(fresh) => fresh,

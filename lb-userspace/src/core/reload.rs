@@ -2,58 +2,137 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
+use tokio::{sync::oneshot, task::spawn_blocking};
+
 use super::{
-    ReloadReply,
+    Applied, ReloadReply,
     attachments::Attachment,
     begin::NEIGHBOUR_PATIENCE,
     desired::{Adopted, desired, watch},
     difference::difference,
     health::Health,
     host::Host,
+    inputs::Inputs,
     plane::PlaneLost,
-    task::Core,
+    reach::{behind_other_interfaces, lost},
+    task::{Core, Next},
 };
 use crate::{
+    dataplane::Fresh,
     model::{AttachMode, Interface, Model},
     observe::timestamp,
     plan::plan,
 };
+
+/// A reload whose program is being loaded.
+pub(super) struct Pending {
+    model: Arc<Model>,
+    reply: oneshot::Sender<ReloadReply>,
+}
 
 impl<H: Host> Core<H> {
     /// Checks what only the host can know, then applies.
     ///
     /// 1. What can't change while the agent runs is refused, and so are interfaces that do not exist and what the maps
     ///    have no room for.
-    /// 2. The program is loaded anew where its load-time constants change.
-    /// 3. New interfaces are attached to, and others in the mode that is new to them; where one refuses, all is taken
+    /// 2. Where the program's load-time constants change, another one is loaded beside it. Meanwhile everything goes on
+    ///    with the configuration in force; then 1 is done again.
+    /// 3. The program is replaced in every link.
+    /// 4. New interfaces are attached to, and others in the mode that is new to them; where one refuses, all is taken
     ///    back, the program among it.
-    /// 4. The rest is applied as one plan.
-    pub(super) async fn reload(&mut self, model: Model) -> Result<ReloadReply, PlaneLost> {
-        let old = Arc::clone(&self.model);
+    /// 5. The rest is applied as one plan.
+    pub(super) async fn reload(
+        &mut self,
+        model: Model,
+        reply: oneshot::Sender<ReloadReply>,
+        inputs: &Inputs,
+    ) -> Result<Next, PlaneLost> {
         let new = Arc::new(model);
-        let refusals = self.refusals(&old, &new).await;
+        let refusals = if self.pending.is_some() {
+            vec!["another reload is under way\n   mend: try again in a few seconds".to_owned()]
+        } else {
+            self.refusals(&Arc::clone(&self.model), &new).await
+        };
         if !refusals.is_empty() {
-            return Ok(Err(refusals));
+            drop(reply.send(Err(refusals)));
+            return Ok(Next::Wait);
         }
-        if old.data_plane != new.data_plane {
-            let settings = new.data_plane;
-            if let Err(error) = self.plane.with(move |plane| plane.reload(settings)).await? {
-                return Ok(Err(vec![error.to_string()]));
+        let settings = new.data_plane;
+        if self.model.data_plane == settings {
+            let answer = self.change(new, None).await?;
+            drop(reply.send(answer));
+            return Ok(Next::Reconcile);
+        }
+        let load = self.plane.with(|plane| plane.loader()).await?;
+        let loaded = inputs.loaded();
+        self.tasks.spawn(async move {
+            let fresh = match spawn_blocking(move || load(settings)).await {
+                Ok(fresh) => fresh.map_err(|error| error.to_string()),
+                Err(error) => Err(format!("loading the program has failed: {error}")),
+            };
+            // Closed only when the core has ended.
+            drop(loaded.send(fresh).await);
+        });
+        self.pending = Some(Pending { model: new, reply });
+        Ok(Next::Wait)
+    }
+
+    /// Goes on with the reload whose program was loaded.
+    pub(super) async fn loaded(
+        &mut self,
+        loaded: Result<Fresh, String>,
+    ) -> Result<Next, PlaneLost> {
+        let Some(Pending { model, reply }) = self.pending.take() else {
+            return Ok(Next::Wait);
+        };
+        let answer = match loaded {
+            Ok(fresh) => match self.refusals(&Arc::clone(&self.model), &model).await {
+                refusals if refusals.is_empty() => self.change(model, Some(fresh)).await?,
+                refusals => Err(refusals),
+            },
+            Err(refusal) => Err(vec![refusal]),
+        };
+        drop(reply.send(answer));
+        Ok(Next::Reconcile)
+    }
+
+    /// Steps 3 to 5 of a reload.
+    async fn change(
+        &mut self,
+        new: Arc<Model>,
+        fresh: Option<Fresh>,
+    ) -> Result<ReloadReply, PlaneLost> {
+        let old = Arc::clone(&self.model);
+        self.warnings.clear();
+        let mut before = None;
+        if let Some(fresh) = fresh {
+            match self.plane.with(move |plane| plane.replace(fresh)).await? {
+                Ok(earlier) => before = Some(earlier),
+                Err(error) => return Ok(Err(vec![error.to_string()])),
             }
         }
         if let Err(mut refusals) = self.try_interfaces(&old, &new).await? {
-            if old.data_plane != new.data_plane {
-                let settings = old.data_plane;
-                let back = self.plane.with(move |plane| plane.reload(settings)).await?;
+            if let Some(earlier) = before {
+                let back = self.plane.with(move |plane| plane.replace(earlier)).await?;
                 refusals.extend(back.err().map(|error| error.to_string()));
             }
             return Ok(Err(refusals));
         }
+        let before = behind_other_interfaces(&old, &self.network);
         self.adopt(Arc::clone(&new)).await?;
+        let lost = lost(&before, &behind_other_interfaces(&new, &self.network));
+        for line in &lost {
+            tracing::warn!(event = "backends_lost", "{line}");
+        }
         self.checks.reconfigure(&new.pools);
         self.report.config_loaded = timestamp(SystemTime::now());
         self.report.config_error = None;
-        Ok(Ok(difference(&old, &new)))
+        let mut applied = difference(&old, &new);
+        applied.extend(lost);
+        Ok(Ok(Applied {
+            applied,
+            warnings: std::mem::take(&mut self.warnings),
+        }))
     }
 
     /// Makes `model` the configuration in force.
@@ -105,7 +184,10 @@ impl<H: Host> Core<H> {
                 .iter_mut()
                 .find(|known| known.name == interface.name);
             match known {
-                Some(_) if !changes_mode(old, interface) => continue,
+                Some(known) if known.mode == interface.mode => continue,
+                Some(_) if interface.mode == AttachMode::Auto && !self.is_generic(interface) => {
+                    continue;
+                }
                 Some(known) => known.mode = interface.mode,
                 None => both.interfaces.push(interface.clone()),
             }
@@ -115,6 +197,16 @@ impl<H: Host> Core<H> {
             return Ok(Ok(()));
         }
         let earlier = self.in_the_modes_in_force(old);
+        for interface in &old.interfaces {
+            let auto = both.interfaces.iter().any(|new| {
+                tried.contains(&new.name)
+                    && (&new.name, new.mode) == (&interface.name, AttachMode::Auto)
+            });
+            if auto {
+                self.attachments.forget(&interface.name);
+                self.native_again.insert(interface.name.clone());
+            }
+        }
         self.adopt(Arc::new(both)).await?;
         let refusals: Vec<_> = tried
             .iter()
@@ -132,6 +224,12 @@ impl<H: Host> Core<H> {
         self.adopt(Arc::new(earlier)).await?;
         self.adopt(Arc::clone(old)).await?;
         Ok(Err(refusals))
+    }
+
+    /// Whether the program runs there in generic mode.
+    fn is_generic(&self, interface: &Interface) -> bool {
+        let attachment = self.attachments.get(&interface.name);
+        matches!(attachment, Some(Attachment::On(attached)) if !attached.native)
     }
 
     /// The model, with the modes that its interfaces are in now in the place of `auto`.

@@ -1,13 +1,14 @@
 //! The core's task: takes inputs one after the other and reconciles after each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
+    sync::Notify,
     task::{JoinSet, spawn_blocking},
     time::Instant,
 };
@@ -21,6 +22,8 @@ use super::{
     message::Message,
     plane::{Plane, PlaneLost},
     reconcile::Retry,
+    redirects::Quiet,
+    reload::Pending,
 };
 use crate::{
     addresses::Wanted,
@@ -62,11 +65,26 @@ pub(super) struct Core<H> {
     pub(super) observer: Arc<Observer>,
     pub(super) constants: Constants,
     pub(super) report: AgentReport,
+    /// Why the agent is not ready although everything else is well: pins that are lost.
+    pub(super) obstacle: Option<String>,
+    /// Every backend has been checked once since the start.
+    pub(super) first_checked: bool,
+    /// Ends the wait for first results: the agent is to end.
+    pub(super) hurry: Arc<Notify>,
+    /// The reload whose program is being loaded.
+    pub(super) pending: Option<Pending>,
+    /// What came of a reload that was not asked for.
+    pub(super) warnings: Vec<String>,
     pub(super) health: Health,
     pub(super) watch: Watch,
     pub(super) network: Observation,
     pub(super) actual: Actual,
     pub(super) attachments: Attachments,
+    /// Index of each interface, and which of those that had it.
+    pub(super) made: BTreeMap<String, (u32, u32)>,
+    /// Interfaces whose mode is `auto` from now on, and that are in generic mode: native mode is tried once more.
+    pub(super) native_again: BTreeSet<String>,
+    pub(super) quiet: Quiet,
     pub(super) retry: Retry,
     /// The VIPs that the host was last told to have.
     pub(super) addresses: Option<Wanted>,
@@ -82,12 +100,12 @@ pub(super) struct Core<H> {
     scan_after: Duration,
     /// A scan has begun and not ended.
     scanning: bool,
-    readings: Arc<dyn Readings>,
-    tasks: JoinSet<()>,
+    pub(super) readings: Arc<dyn Readings>,
+    pub(super) tasks: JoinSet<()>,
 }
 
 /// Whether the core goes on.
-enum Next {
+pub(super) enum Next {
     /// Nothing that the maps depend on has changed.
     Wait,
     /// Something has.
@@ -118,11 +136,19 @@ impl<H: Host> Core<H> {
                 flow_seed,
             },
             report,
+            obstacle: None,
+            first_checked: false,
+            hurry: Arc::default(),
+            pending: None,
+            warnings: Vec::new(),
             health: Health::default(),
             watch: Watch::default(),
             network: Observation::default(),
             actual: Actual::default(),
             attachments: Attachments::default(),
+            made: BTreeMap::new(),
+            native_again: BTreeSet::new(),
+            quiet: Quiet::default(),
             retry: Retry::default(),
             addresses: None,
             transitions: Vec::new(),
@@ -160,7 +186,7 @@ impl<H: Host> Core<H> {
             {
                 return tracing::error!(event = "core_failed", "{error}");
             }
-            self.report.ready = self.attachments.all_on(&self.model);
+            self.first_checked |= !self.health.is_undecided();
         }
     }
 
@@ -176,7 +202,7 @@ impl<H: Host> Core<H> {
                 self.transitions.extend(change);
                 Ok(next)
             }
-            Input::Message(message) => self.answer(message).await,
+            Input::Message(message) => self.answer(message, inputs).await,
             // Made before the present watch was given.
             Input::Network(network) if !network.answers(&self.watch) => Ok(Next::Wait),
             Input::Network(network) => {
@@ -215,6 +241,8 @@ impl<H: Host> Core<H> {
                 tracing::warn!(%error, "the flow table can't be read; ids of removed backends stay taken");
                 Ok(Next::Wait)
             }
+            Input::Loaded(loaded) => self.loaded(loaded).await,
+            Input::Lost(losses) => self.recover(losses).await,
             Input::Time => self.tick(inputs).await,
             Input::Ended(reason) => {
                 tracing::error!(
@@ -226,7 +254,7 @@ impl<H: Host> Core<H> {
         }
     }
 
-    async fn answer(&mut self, message: Message) -> Result<Next, PlaneLost> {
+    async fn answer(&mut self, message: Message, inputs: &Inputs) -> Result<Next, PlaneLost> {
         match message {
             Message::Ping { reply } => {
                 if reply.send(()).is_err() {
@@ -251,11 +279,11 @@ impl<H: Host> Core<H> {
                 self.report.config_error = Some(reason);
                 Ok(Next::Wait)
             }
-            Message::Reload { model, reply } => {
-                let answer = self.reload(*model).await?;
-                drop(reply.send(answer));
-                Ok(Next::Reconcile)
+            Message::Problem { part, problem } => {
+                self.report.note(part, problem);
+                Ok(Next::Wait)
             }
+            Message::Reload { model, reply } => self.reload(*model, reply, inputs).await,
             Message::Shutdown { reply } => {
                 let left = self.take_down().await;
                 drop(reply.send(if left.is_empty() { Ok(()) } else { Err(left) }));

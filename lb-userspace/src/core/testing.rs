@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::model::{
     AttachMode, Backend, Check, CheckKind, DataPlane, DataPlaneLog, Interface, Mode, Model, Pool,
-    Protocol, Scheduler, Service,
+    Protocol, ReadyWhen, Scheduler, Service,
 };
 
 pub(crate) fn address(number: u8) -> SocketAddr {
@@ -26,6 +26,7 @@ pub(crate) fn model(backends: u8) -> Model {
         manage_addresses: false,
         pin_root: PathBuf::from("/sys/fs/bpf"),
         socket: PathBuf::from("/run/lb/test.sock"),
+        ready_when: ReadyWhen::AnyService,
         metrics: None,
         data_plane: DataPlane {
             log: DataPlaneLog::Off,

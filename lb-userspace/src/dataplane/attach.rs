@@ -6,15 +6,20 @@ use std::{
 };
 
 use super::{
-    pins::{Pins, PinsError},
+    held::{Held, link_error},
+    pins::PinsError,
     query::{self, InForceMode},
-    syscall::{self, LinkInfo},
+    syscall,
 };
-use crate::model::AttachMode;
+use crate::{model::AttachMode, nic};
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `include/uapi/linux/if_link.h`.
 const GENERIC: u32 = 1 << 1;
 const NATIVE: u32 = 1 << 2;
+/// Why an adopted program is in generic mode where any would do.
+const LEFT_GENERIC: &str = "it was in generic mode already, and keeps its mode until it is detached; mend: stop the agent \
+                            and start it again, which tries native mode, or write `mode = \"generic\"` where that is \
+                            meant";
 
 /// Where the program is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub struct Target {
     pub ifindex: u32,
     /// How to attach.
     pub mode: AttachMode,
+    /// With [`AttachMode::Auto`], a link in generic mode does not do: native mode is tried first.
+    pub anew: bool,
 }
 
 /// How the program runs on an interface.
@@ -60,7 +67,7 @@ pub enum AttachError {
         interface: String,
     },
     /// The driver or the kernel refuses.
-    #[error("{interface}: the kernel refuses to attach in {mode} mode: {cause}{hint}", hint = hint(.cause, .mode))]
+    #[error("{interface}: the kernel refuses to attach in {mode} mode: {cause}{mend}", mend = mend(.advice.as_ref()))]
     Refused {
         /// The interface.
         interface: String,
@@ -68,6 +75,8 @@ pub enum AttachError {
         mode: &'static str,
         /// Why.
         cause: io::Error,
+        /// What to do, where that is known.
+        advice: Option<String>,
     },
     /// The configured mode is refused; the program runs on in the mode it was in.
     #[error("{refusal}\n   until then it runs on in {mode} mode")]
@@ -100,34 +109,9 @@ pub enum AttachError {
     Pins(#[from] PinsError),
 }
 
-/// What the drivers of Linux mean by the errors that they return from attaching. The kernel says it in words only by
-/// netlink, which makes no link.
-fn hint(cause: &io::Error, mode: &str) -> String {
-    let native = mode == "native";
-    let advice = match cause.raw_os_error() {
-        Some(libc::EOPNOTSUPP) if native => {
-            "its driver has no XDP; use `mode = \"auto\"` or `mode = \"generic\"`"
-        }
-        Some(libc::ERANGE | libc::EMSGSIZE) => {
-            "its MTU is too large for XDP without fragments (a veth takes 3498, other drivers about a page); lower it \
-             with `ip link set dev IF mtu N`, on both ends of a veth"
-        }
-        Some(libc::ENOSPC) => {
-            "it has fewer receive queues than its peer has transmit queues, or too few for XDP; change them with \
-             `ethtool -L IF`, or give a veth its queues when it is made: `ip link add .. numrxqueues N`"
-        }
-        Some(libc::EINVAL) => {
-            "usual reasons: an MTU too large for XDP, receive offloads that XDP excludes (`ethtool -K IF lro off gro-hw \
-             off`), too few queues (`ethtool -L IF`); `dmesg` often names it"
-        }
-        Some(libc::ENOMEM) => {
-            "memory or queues are short: one transmit queue a CPU is needed on many drivers"
-        }
-        Some(libc::EPERM) => "CAP_BPF and CAP_NET_ADMIN are needed",
-        Some(libc::ENETDOWN) => "bring it up: `ip link set dev IF up`",
-        _ => return String::new(),
-    };
-    format!("\n   mend: {advice}")
+/// The mend of a refusal, on a line of its own.
+fn mend(advice: Option<&String>) -> String {
+    advice.map_or_else(String::new, |advice| format!("\n   mend: {advice}"))
 }
 
 /// Attaches the program, or puts it into the link that is there.
@@ -135,22 +119,22 @@ fn hint(cause: &io::Error, mode: &str) -> String {
 /// An interface takes a program in one mode at a time, so a link in another mode than the target's has to go before the
 /// new one is made. Where the new one is refused, the earlier one is made again at once.
 pub(super) fn attach(
-    pins: &Pins,
+    held: &mut Held,
     program: BorrowedFd<'_>,
     target: &Target,
 ) -> Result<Attached, AttachError> {
-    let earlier = match adopt(pins, program, target)? {
+    let earlier = match adopt(held, program, target)? {
         Adoption::Done(adopted) => return Ok(adopted),
-        Adoption::Nothing => return make(pins, program, target),
+        Adoption::Nothing => return make(held, program, target),
         Adoption::Released(earlier) => earlier,
     };
-    make(pins, program, target).map_err(|refusal| {
+    make(held, program, target).map_err(|refusal| {
         let refusal = Box::new(refusal);
         let back = Target {
             mode: earlier,
             ..target.clone()
         };
-        match make(pins, program, &back) {
+        match make(held, program, &back) {
             Ok(attached) => AttachError::Kept {
                 mode: if attached.native { "native" } else { "generic" },
                 refusal,
@@ -164,7 +148,11 @@ pub(super) fn attach(
 }
 
 /// Makes a link and its pin.
-fn make(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Attached, AttachError> {
+fn make(
+    held: &mut Held,
+    program: BorrowedFd<'_>,
+    target: &Target,
+) -> Result<Attached, AttachError> {
     let (link, native, fallback) = match target.mode {
         AttachMode::Generic => (create(program, target, GENERIC)?, false, None),
         AttachMode::Native => (create(program, target, NATIVE)?, true, None),
@@ -178,8 +166,7 @@ fn make(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Attache
             Err(error) => return Err(error),
         },
     };
-    // Without its pin the link goes with its descriptor.
-    pins.pin_link(&target.name, &link)?;
+    held.keep_link(&target.name, target.ifindex, link)?;
     Ok(Attached {
         ifindex: target.ifindex,
         native,
@@ -188,7 +175,7 @@ fn make(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Attache
     })
 }
 
-/// What became of the pinned link.
+/// What became of the link that was there.
 enum Adoption {
     /// The program is in it.
     Done(Attached),
@@ -198,26 +185,29 @@ enum Adoption {
     Released(AttachMode),
 }
 
-/// Puts the program into the pinned link where that is on the right interface in the right mode; removes the link
-/// otherwise.
-fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Adoption, AttachError> {
-    let Some((link, info)) = pinned(pins, &target.name)? else {
+/// Puts the program into the link where that is on the right interface in the right mode; removes the link otherwise.
+fn adopt(
+    held: &mut Held,
+    program: BorrowedFd<'_>,
+    target: &Target,
+) -> Result<Adoption, AttachError> {
+    let Some((link, info)) = held.link(&target.name)? else {
         return Ok(Adoption::Nothing);
     };
-    let in_force =
-        query::in_force(target.ifindex).map_err(|cause| failed(&target.name, "look at", cause))?;
+    let in_force = query::in_force(target.ifindex)
+        .map_err(|cause| link_error(&target.name, "look at", cause))?;
     let native = in_force.is_some_and(|found| found.mode == InForceMode::Native);
     let fits = match target.mode {
-        AttachMode::Auto => true,
+        AttachMode::Auto => native || !target.anew,
         AttachMode::Native => native,
         AttachMode::Generic => !native,
     };
     if !info.is_xdp || info.ifindex != target.ifindex || in_force.is_none() {
-        release(pins, &target.name, &link)?;
+        held.release_link(&target.name)?;
         return Ok(Adoption::Nothing);
     }
     if !fits {
-        release(pins, &target.name, &link)?;
+        held.release_link(&target.name)?;
         return Ok(Adoption::Released(if native {
             AttachMode::Native
         } else {
@@ -225,45 +215,13 @@ fn adopt(pins: &Pins, program: BorrowedFd<'_>, target: &Target) -> Result<Adopti
         }));
     }
     syscall::link_update(link.as_fd(), program)
-        .map_err(|cause| failed(&target.name, "put another program into", cause))?;
+        .map_err(|cause| link_error(&target.name, "put another program into", cause))?;
     Ok(Adoption::Done(Attached {
         ifindex: target.ifindex,
         native,
-        fallback: None,
+        fallback: (!native && target.mode == AttachMode::Auto).then(|| LEFT_GENERIC.to_owned()),
         adopted: true,
     }))
-}
-
-/// The pinned link of an interface.
-pub(super) fn pinned(
-    pins: &Pins,
-    interface: &str,
-) -> Result<Option<(OwnedFd, LinkInfo)>, AttachError> {
-    let Some(link) = pins.link(interface)? else {
-        return Ok(None);
-    };
-    let info =
-        syscall::link_info(link.as_fd()).map_err(|cause| failed(interface, "look at", cause))?;
-    Ok(Some((link, info)))
-}
-
-/// Takes the program off an interface and removes the pin; `false` where there was none.
-pub(super) fn detach(pins: &Pins, interface: &str) -> Result<bool, AttachError> {
-    let Some(link) = pins.link(interface)? else {
-        return Ok(false);
-    };
-    release(pins, interface, &link)?;
-    Ok(true)
-}
-
-fn release(pins: &Pins, interface: &str, link: &OwnedFd) -> Result<(), AttachError> {
-    match syscall::link_detach(link.as_fd()) {
-        // The interface is gone already: ENOLINK of a link without one, EINVAL in older kernels.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::EINVAL)) => {}
-        done => done.map_err(|cause| failed(interface, "detach", cause))?,
-    }
-    pins.unpin_link(interface)?;
-    Ok(())
 }
 
 fn create(program: BorrowedFd<'_>, target: &Target, flags: u32) -> Result<OwnedFd, AttachError> {
@@ -274,11 +232,16 @@ fn create(program: BorrowedFd<'_>, target: &Target, flags: u32) -> Result<OwnedF
             Some(libc::EBUSY | libc::EEXIST) => occupied(target, cause),
             Some(libc::ENODEV) => AttachError::Missing { interface },
             _ => {
-                let mode = if flags == NATIVE { "native" } else { "generic" };
+                let native = flags == NATIVE;
+                let advice = nic::read(&interface, target.ifindex).ok().and_then(|nic| {
+                    let auto = target.mode == AttachMode::Auto;
+                    nic::refusal(&nic, cause.raw_os_error()?, native, auto)
+                });
                 AttachError::Refused {
                     interface,
-                    mode,
+                    mode: if native { "native" } else { "generic" },
                     cause,
+                    advice,
                 }
             }
         }
@@ -293,6 +256,7 @@ fn occupied(target: &Target, cause: io::Error) -> AttachError {
             interface,
             mode: "native",
             cause,
+            advice: None,
         };
     };
     let programs = || aya::programs::loaded_programs().filter_map(Result::ok);
@@ -321,35 +285,5 @@ fn occupied(target: &Target, cause: io::Error) -> AttachError {
             name.map(|name| format!(" ({name})")).unwrap_or_default()
         ),
         mend,
-    }
-}
-
-fn failed(interface: &str, action: &'static str, cause: io::Error) -> AttachError {
-    AttachError::Link {
-        interface: interface.to_owned(),
-        action,
-        cause,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_says_what_to_do() {
-        let refused = |errno, mode| {
-            let cause = io::Error::from_raw_os_error(errno);
-            AttachError::Refused {
-                interface: "eth0".to_owned(),
-                mode,
-                cause,
-            }
-            .to_string()
-        };
-        assert!(refused(libc::EOPNOTSUPP, "native").contains("mode = \"auto\""));
-        assert!(!refused(libc::EOPNOTSUPP, "generic").contains("mend"));
-        assert!(refused(libc::ERANGE, "native").contains("3498"));
-        assert!(refused(libc::ENOSPC, "native").contains("queues"));
     }
 }

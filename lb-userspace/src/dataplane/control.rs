@@ -3,12 +3,12 @@
 use std::{io, mem::offset_of, os::fd::AsFd, path::Path};
 
 use lb_common::abi::{
-    BackendRow, ConfigRow, Control, FILTER_WORDS, InterfaceRow, MAX_BACKENDS, MAX_INTERFACES,
-    MAX_SERVICES, ServiceRow,
+    BackendRow, ConfigRow, Control, FILTER_WORDS, InterfaceRow, InterfaceSlot, MAX_BACKENDS,
+    MAX_INTERFACES, MAX_SERVICES, OWN_MACS, ServiceRow,
 };
 
 use super::{
-    rows::{CONFIG_WORDS, config_row, config_words},
+    rows::{CONFIG_WORDS, config_row, config_words, interface_row, interface_words},
     shared::SharedArray,
     syscall,
 };
@@ -57,6 +57,7 @@ const _: () = assert!(offset_of!(Control, config) == 0);
 pub(super) struct ControlTables {
     config: SharedArray,
     pub(super) interfaces: SharedArray,
+    own_macs: SharedArray,
     pub(super) filter: SharedArray,
     pub(super) backends: SharedArray,
     pub(super) services: SharedArray,
@@ -76,6 +77,7 @@ impl ControlTables {
                 MAX_INTERFACES,
                 size_of::<InterfaceRow>(),
             )?,
+            own_macs: map.table(offset_of!(Control, own_macs), OWN_MACS, size_of::<u64>())?,
             filter: map.table(offset_of!(Control, filter), FILTER_WORDS, size_of::<u64>())?,
             backends: map.table(
                 offset_of!(Control, backends),
@@ -98,6 +100,27 @@ impl ControlTables {
     pub(super) fn note_key_change(&self) -> io::Result<()> {
         let version = self.keys_version.load(0, 0);
         self.keys_version.store(0, 0, version.wrapping_add(1))
+    }
+
+    /// Writes a row of the interfaces, and our MAC address by its index.
+    ///
+    /// # Errors
+    /// The mapping is for reading alone.
+    pub(super) fn set_interface(&self, slot: InterfaceSlot, row: &InterfaceRow) -> io::Result<()> {
+        let number = u32::from(slot.get());
+        let before = interface_row(self.interfaces.row(number));
+        if before.ifindex != row.ifindex && before.ifindex != 0 {
+            self.own_macs.store(before.ifindex % OWN_MACS, 0, 0)?;
+        }
+        // The index, by which packets find the row, last.
+        let [mac, place, limit, ..] = interface_words(row);
+        self.interfaces.store(number, 0, mac)?;
+        self.interfaces.store(number, 2, limit)?;
+        self.interfaces.store(number, 1, place)?;
+        if row.ifindex != 0 {
+            self.own_macs.store(row.ifindex % OWN_MACS, 0, mac)?;
+        }
+        Ok(())
     }
 
     /// What may change while the program runs.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{PinsError, attach, pins::Pins};
+use super::{PinsError, held::Held, pins::Pins, redirects::Redirects};
 use crate::addresses;
 
 /// Why an instance can't be taken down.
@@ -28,7 +28,7 @@ pub async fn detach(instance: &str, pin_root: &Path) -> Result<Vec<String>, Deta
         return Ok(Vec::new());
     };
     let interfaces = pins.links()?;
-    let (mut removed, mut left) = match remove(&pins) {
+    let (mut removed, mut left) = match remove(&mut Held::new(pins)) {
         Ok(lines) => (lines, Vec::new()),
         Err(problems) => (Vec::new(), problems),
     };
@@ -48,13 +48,13 @@ pub async fn detach(instance: &str, pin_root: &Path) -> Result<Vec<String>, Deta
 }
 
 /// Removes links first, so that no packet meets half a data plane; goes on after a failure.
-pub(super) fn remove(pins: &Pins) -> Result<Vec<String>, Vec<String>> {
+pub(super) fn remove(held: &mut Held) -> Result<Vec<String>, Vec<String>> {
     let mut removed = Vec::new();
     let mut left = Vec::new();
-    match pins.links() {
+    match held.links() {
         Ok(interfaces) => {
             for interface in interfaces {
-                match attach::detach(pins, &interface) {
+                match held.release_link(&interface) {
                     Ok(_) => removed.push(format!("program detached from {interface}")),
                     Err(error) => left.push(error.to_string()),
                 }
@@ -62,7 +62,13 @@ pub(super) fn remove(pins: &Pins) -> Result<Vec<String>, Vec<String>> {
         }
         Err(error) => left.push(error.to_string()),
     }
+    match Redirects::of(held.pins()).restore() {
+        Ok(true) => removed.push("ICMP redirects switched on again".to_owned()),
+        Ok(false) => {}
+        Err(error) => left.push(error.to_string()),
+    }
     // Maps of a program that still runs stay where the next attempt finds them.
+    let pins = held.pins();
     if left.is_empty() {
         match pins.unpin_maps().and_then(|()| pins.remove_directory()) {
             Ok(()) => removed.push(format!(
@@ -73,6 +79,7 @@ pub(super) fn remove(pins: &Pins) -> Result<Vec<String>, Vec<String>> {
         }
     }
     if left.is_empty() {
+        held.forget();
         Ok(removed)
     } else {
         Err(left)

@@ -3,23 +3,28 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
 use lb_common::abi::{FlowCounters, MAX_TABLE_EVENTS, MAX_VERDICTS};
 
 use super::{
-    AttachError, Attached, Dataplane, Events, InForce, InForceMode, Link, ProgramInForce, Readings,
-    ReloadError, TableError, Target,
+    AttachError, Attached, Dataplane, Events, Fresh, InForce, InForceMode, Link, Loader, Losses,
+    PinsError, ProgramInForce, Readings, RedirectsError, ReloadError, TableError, Target,
 };
 use crate::{
-    model::{AttachMode, DataPlane},
+    model::{AttachMode, DataPlane, DataPlaneLog},
+    nic::Nic,
     observe::flows::FlowCensus,
     plan::{Change, Tables},
 };
 
 /// What a test sees and sets.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact that a test sets or reads"
+)]
 pub struct State {
     /// The maps.
     pub tables: Tables,
@@ -45,14 +50,36 @@ pub struct State {
     pub failing: Option<fn(&Change) -> bool>,
     /// Changes that take the whole data plane along.
     pub panicking: Option<fn(&Change) -> bool>,
-    /// What the program was last loaded anew with.
+    /// Of the program in the links.
     pub settings: Option<DataPlane>,
+    /// A program is loaded only when something comes from here.
+    pub load_gate: Option<mpsc::Receiver<()>>,
+    /// What somebody else has taken.
+    pub losses: Losses,
+    /// The pins can't be made again: the bpffs is gone.
+    pub no_bpffs: bool,
+    /// Changes that are carried out and then said to have failed.
+    pub half_failing: Option<fn(&Change) -> bool>,
+    /// How often the program was to be attached.
+    pub attempts: usize,
     /// Interfaces that refuse to be attached to.
     pub refusing: Vec<String>,
     /// Interfaces that refuse native mode.
     pub generic_only: Vec<String>,
     /// Interfaces whose link is in generic mode.
     pub generic: BTreeSet<String>,
+    /// The interface that the kernel sends no redirects out of.
+    pub quiet: Option<String>,
+    /// Parameters of the kernel can't be written.
+    pub read_only: bool,
+    /// What interfaces are, by index.
+    pub nics: BTreeMap<u32, Nic>,
+    /// What their drivers count, by name of the interface.
+    pub driver_counters: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Interfaces whose link runs another program.
+    pub outdated: BTreeSet<String>,
+    /// How often the flow table was counted.
+    pub censuses: u64,
     /// It was there before the agent.
     pub adopted: bool,
     /// It was taken down.
@@ -115,11 +142,15 @@ impl Dataplane for Fake {
         }
         state.tables.apply(change);
         state.changes.push(change.clone());
-        Ok(())
+        match state.half_failing {
+            Some(fails) if fails(change) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn attach(&mut self, target: &Target) -> Result<Attached, AttachError> {
         let mut state = self.state();
+        state.attempts += 1;
         if state.refusing.contains(&target.name) {
             return Err(AttachError::Missing {
                 interface: target.name.clone(),
@@ -134,14 +165,16 @@ impl Dataplane for Fake {
         let wants_generic = match target.mode {
             AttachMode::Generic => true,
             AttachMode::Native => false,
-            AttachMode::Auto if link.is_some() => was_generic,
+            AttachMode::Auto if link.is_some() && !target.anew => was_generic,
             AttachMode::Auto => state.generic_only.contains(&target.name),
         };
+        let auto = target.mode == AttachMode::Auto;
         if !wants_generic && state.generic_only.contains(&target.name) {
             let refusal = AttachError::Refused {
                 interface: target.name.clone(),
                 mode: "native",
                 cause: io::Error::from_raw_os_error(libc::EOPNOTSUPP),
+                advice: Some("another mode".to_owned()),
             };
             return Err(match link {
                 Some(_) => AttachError::Kept {
@@ -152,6 +185,7 @@ impl Dataplane for Fake {
             });
         }
         let link = link.filter(|_| wants_generic == was_generic);
+        state.losses.links.retain(|lost| *lost != target.name);
         let replaced = link.map_or(0, |(_, replaced)| replaced + 1);
         state
             .links
@@ -161,11 +195,12 @@ impl Dataplane for Fake {
         } else {
             state.generic.remove(&target.name);
         }
+        state.outdated.remove(&target.name);
         let native = !wants_generic;
         Ok(Attached {
             ifindex: target.ifindex,
             native,
-            fallback: None,
+            fallback: (auto && wants_generic).then(|| "as the test wants".to_owned()),
             adopted: link.is_some(),
         })
     }
@@ -174,21 +209,66 @@ impl Dataplane for Fake {
         Ok(self.state().links.remove(interface).is_some())
     }
 
+    fn quiet_redirects(&mut self, interface: Option<&str>) -> Result<bool, RedirectsError> {
+        let mut state = self.state();
+        if state.read_only && interface.is_some() {
+            return Err(RedirectsError::Parameter {
+                action: "write",
+                path: "/proc/sys".into(),
+                cause: io::Error::from_raw_os_error(libc::EROFS),
+                command: "sysctl".to_owned(),
+            });
+        }
+        let changed = state.quiet.as_deref() != interface;
+        state.quiet = interface.map(str::to_owned);
+        Ok(changed)
+    }
+
     fn links(&mut self) -> Result<Vec<Link>, AttachError> {
+        let state = self.state();
         let link = |(interface, (ifindex, _)): (&String, &(u32, u32))| Link {
             interface: interface.clone(),
             ifindex: *ifindex,
-            current: true,
+            current: !state.outdated.contains(interface),
         };
-        Ok(self.state().links.iter().map(link).collect())
+        Ok(state.links.iter().map(link).collect())
     }
 
-    fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError> {
+    fn loader(&self) -> Loader {
+        let gate = self.state().load_gate.take();
+        Box::new(move |settings| {
+            if let Some(gate) = gate {
+                // A gate that goes away is open.
+                gate.iter().take(1).for_each(drop);
+            }
+            Ok(Fresh {
+                settings,
+                program: None,
+            })
+        })
+    }
+
+    fn replace(&mut self, fresh: Fresh) -> Result<Fresh, ReloadError> {
         let mut state = self.state();
-        state.settings = Some(settings);
+        let before = state.settings.replace(fresh.settings);
         for (_, replaced) in state.links.values_mut() {
             *replaced += 1;
         }
+        Ok(Fresh {
+            settings: before.unwrap_or(DataPlane {
+                log: DataPlaneLog::Off,
+                flow_entries: 4_096,
+            }),
+            program: None,
+        })
+    }
+
+    fn restore(&mut self) -> Result<(), PinsError> {
+        let mut state = self.state();
+        if state.no_bpffs {
+            return Err(PinsError::Missing("/run/bpf".into()));
+        }
+        state.losses.pins.clear();
         Ok(())
     }
 
@@ -208,6 +288,7 @@ impl Dataplane for Fake {
     fn remove(&mut self) -> Result<(), Vec<String>> {
         let mut state = self.state();
         state.removed = true;
+        state.quiet = None;
         state.links.clear();
         state.tables = Tables::default();
         Ok(())
@@ -232,11 +313,30 @@ impl Readings for Fake {
 
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
         let state = self.state();
-        let attached = state.links.values().any(|(index, _)| *index == ifindex);
-        Ok(attached.then_some(InForce {
-            mode: InForceMode::Native,
-            program: 1,
+        let mut links = state.links.iter();
+        let link = links.find(|(_, (index, _))| *index == ifindex);
+        Ok(link.map(|(interface, _)| InForce {
+            mode: if state.generic.contains(interface) {
+                InForceMode::Generic
+            } else {
+                InForceMode::Native
+            },
+            program: if state.outdated.contains(interface) {
+                2
+            } else {
+                1
+            },
         }))
+    }
+
+    fn nic(&self, _: &str, ifindex: u32) -> io::Result<Nic> {
+        Ok(self.state().nics.get(&ifindex).cloned().unwrap_or_default())
+    }
+
+    fn driver_counters(&self, interface: &str) -> io::Result<BTreeMap<String, u64>> {
+        let state = self.state();
+        let counters = state.driver_counters.get(interface);
+        Ok(counters.cloned().unwrap_or_default())
     }
 
     fn service(&self, row: u32) -> FlowCounters {
@@ -269,11 +369,17 @@ impl Readings for Fake {
     }
 
     fn census(&self, _: u32) -> io::Result<FlowCensus> {
-        Ok(self.state().census.clone())
+        let mut state = self.state();
+        state.censuses += 1;
+        Ok(state.census.clone())
     }
 
     fn ticks(&self) -> io::Result<u64> {
         Ok(self.state().ticks)
+    }
+
+    fn losses(&self) -> Losses {
+        self.state().losses.clone()
     }
 
     fn program(&self) -> io::Result<ProgramInForce> {

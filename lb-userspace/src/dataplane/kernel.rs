@@ -8,33 +8,54 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use lb_common::abi::ConfigRow;
-use tokio::task::AbortHandle;
 
 use super::{
-    AttachError, Attached, Dataplane, Events, Link, OpenError, Place, Readings, ReloadError,
-    TableError, Target, attach, clock,
+    AttachError, Attached, Dataplane, Events, Fresh, Link, Loader, OpenError, PinsError, Place,
+    Readings, RedirectsError, ReloadError, TableError, Target, attach, clock,
     control::{self, CONTROL},
-    events::watch,
+    detach,
+    held::{Held, link_error},
     io_error,
     layout::Shape,
     maps::{Maps, open_map},
     open::prepare,
-    pins::Pins,
     program::Program,
     readings::KernelReadings,
+    redirects::Redirects,
     syscall,
 };
-use crate::{
-    model::{DataPlane, DataPlaneLog},
-    plan::Change,
-};
+use crate::{model::DataPlane, plan::Change};
 
 /// Pins, program and maps of an instance.
 pub struct Kernel {
-    pins: Pins,
+    held: Arc<Mutex<Held>>,
     shapes: Vec<Shape>,
     adopted: bool,
+    /// Of the program in the links.
+    settings: DataPlane,
     loaded: Loaded,
+}
+
+/// The pins of an instance, locked, before anything is loaded.
+pub struct Prepared {
+    held: Arc<Mutex<Held>>,
+    shapes: Vec<Shape>,
+    in_force: Option<ConfigRow>,
+    settings: DataPlane,
+}
+
+/// Takes down what a start has made or found so far, also while it is still loading.
+#[derive(Debug)]
+pub struct Undo(Arc<Mutex<Held>>);
+
+impl Undo {
+    /// Takes down links, maps and directories.
+    ///
+    /// # Errors
+    /// What could not be removed, and why; the rest was.
+    pub fn remove(&self) -> Result<(), Vec<String>> {
+        detach::remove(&mut locked(&self.0)).map(drop)
+    }
 }
 
 /// What comes of loading the object.
@@ -45,27 +66,33 @@ struct Loaded {
     readings: Arc<KernelReadings>,
     maps: Arc<Mutex<Maps>>,
     events: Option<RingBuf<MapData>>,
-    log: Option<AbortHandle>,
 }
 
 impl Loaded {
-    /// Loads the object with the pinned maps, or makes them. `in_force` is the configuration row of maps to adopt.
-    fn new(
-        pins: &Pins,
-        shapes: &[Shape],
-        in_force: Option<ConfigRow>,
-        settings: DataPlane,
-    ) -> Result<Self, OpenError> {
+    /// Loads the object with the pinned maps, or makes them.
+    fn new(prepared: &Prepared) -> Result<Self, OpenError> {
+        let Prepared {
+            held,
+            shapes,
+            in_force,
+            settings,
+        } = prepared;
         let flow_seed = match in_force {
             Some(config) => config.flow_seed,
             None => secret().map_err(OpenError::Random)?,
         };
+        let directory = locked(held).pins().directory().to_owned();
         if in_force.is_none() {
-            control::create(&pins.map(CONTROL)).map_err(|cause| map_error((CONTROL, cause)))?;
+            control::create(&directory.join(CONTROL))
+                .map_err(|cause| map_error((CONTROL, cause)))?;
         }
-        let mut program = Program::load(pins.directory(), shapes, settings, flow_seed)?;
+        let mut program = Program::read(&directory, shapes, *settings, flow_seed)?;
+        program.load(*settings)?;
         let ticks_per_second =
             clock::measure(|| program.ticks().map_err(|error| io_error(&error)))?;
+        let mut held_pins = locked(held);
+        held_pins.hold_maps(shapes).map_err(map_error)?;
+        let pins = held_pins.pins();
         let mut maps = Maps::open(pins).map_err(map_error)?;
         // An agent may have ended between a key's change and the word about it.
         maps.note_key_change()
@@ -82,11 +109,15 @@ impl Loaded {
         let events = open_map(pins, "EVENTS")
             .and_then(|map| RingBuf::try_from(map).map_err(|error| io_error(&error)))
             .map_err(|cause| map_error(("EVENTS", cause)))?;
-        let log = follow_log(&mut program, settings);
+        drop(held_pins);
         let (program, maps) = (Arc::new(Mutex::new(program)), Arc::new(Mutex::new(maps)));
-        let readings =
-            KernelReadings::open(pins.directory(), Arc::clone(&program), Arc::clone(&maps))
-                .map_err(map_error)?;
+        let readings = KernelReadings::open(
+            &directory,
+            Arc::clone(&program),
+            Arc::clone(&maps),
+            Arc::clone(held),
+        )
+        .map_err(map_error)?;
         Ok(Self {
             ticks_per_second,
             flow_seed,
@@ -94,30 +125,51 @@ impl Loaded {
             readings: Arc::new(readings),
             maps,
             events: Some(events),
-            log,
         })
     }
 }
 
-impl Kernel {
-    /// Adopts the data plane of an instance, or makes one; takes an eighth of a second, and the verifier's time.
+impl Prepared {
+    /// Locks the pins of an instance and looks whether there is a data plane to adopt; takes milliseconds.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; what was in force before stays.
+    pub fn new(place: &Place, settings: DataPlane) -> Result<Self, OpenError> {
+        let (pins, shapes, in_force) = prepare(place, settings)?;
+        Ok(Self {
+            held: Arc::new(Mutex::new(Held::new(pins))),
+            shapes,
+            in_force,
+            settings,
+        })
+    }
+
+    /// Takes down whatever there is, should the start be stopped.
+    #[must_use]
+    pub fn undo(&self) -> Undo {
+        Undo(Arc::clone(&self.held))
+    }
+
+    /// Adopts the data plane, or makes one; takes an eighth of a second, and the verifier's time.
     ///
     /// Nothing runs on any interface that did not run before. Must be called inside a tokio runtime, on a thread that
     /// may wait.
     ///
     /// # Errors
     /// See [`OpenError`]; what was in force before stays, and what was made is removed again.
-    pub fn open(place: &Place, settings: DataPlane) -> Result<Self, OpenError> {
-        let (pins, shapes, in_force) = prepare(place, settings)?;
-        match Loaded::new(&pins, &shapes, in_force, settings) {
-            Ok(loaded) => Ok(Self {
-                pins,
-                shapes,
-                adopted: in_force.is_some(),
+    pub fn load(self) -> Result<Kernel, OpenError> {
+        match Loaded::new(&self) {
+            Ok(loaded) => Ok(Kernel {
+                held: self.held,
+                shapes: self.shapes,
+                adopted: self.in_force.is_some(),
+                settings: self.settings,
                 loaded,
             }),
             Err(error) => {
-                if in_force.is_none()
+                let held = locked(&self.held);
+                let pins = held.pins();
+                if self.in_force.is_none()
                     && let Err(left) = pins.unpin_maps().and_then(|()| pins.remove_directory())
                 {
                     tracing::warn!("after a failed start something is left: {left}");
@@ -126,18 +178,18 @@ impl Kernel {
             }
         }
     }
+}
 
+impl Kernel {
     fn program(&self) -> MutexGuard<'_, Program> {
-        self.loaded
-            .program
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        locked(&self.loaded.program)
     }
 
     /// Puts a program into every link that is still on an interface.
     fn put_into_links(&self, program: &Program) -> Result<(), AttachError> {
-        for interface in self.pins.links()? {
-            let Some((link, info)) = attach::pinned(&self.pins, &interface)? else {
+        let mut held = locked(&self.held);
+        for interface in held.links()? {
+            let Some((link, info)) = held.link(&interface)? else {
                 continue;
             };
             if info.ifindex == 0 {
@@ -145,11 +197,7 @@ impl Kernel {
             }
             let fd = program.fd().map_err(|error| io_error(&error));
             fd.and_then(|fd| syscall::link_update(link.as_fd(), fd.as_fd()))
-                .map_err(|cause| AttachError::Link {
-                    interface,
-                    action: "put another program into",
-                    cause,
-                })?;
+                .map_err(|cause| link_error(&interface, "put another program into", cause))?;
         }
         Ok(())
     }
@@ -174,11 +222,7 @@ impl Dataplane for Kernel {
     }
 
     fn apply(&mut self, change: &Change) -> Result<(), TableError> {
-        self.loaded
-            .maps
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .apply(change)
+        locked(&self.loaded.maps).apply(change)
     }
 
     fn attach(&mut self, target: &Target) -> Result<Attached, AttachError> {
@@ -188,18 +232,23 @@ impl Dataplane for Kernel {
             action: "make",
             cause: io_error(&error),
         })?;
-        attach::attach(&self.pins, fd.as_fd(), target)
+        attach::attach(&mut locked(&self.held), fd.as_fd(), target)
     }
 
     fn detach(&mut self, interface: &str) -> Result<bool, AttachError> {
-        attach::detach(&self.pins, interface)
+        locked(&self.held).release_link(interface)
+    }
+
+    fn quiet_redirects(&mut self, interface: Option<&str>) -> Result<bool, RedirectsError> {
+        Redirects::of(locked(&self.held).pins()).quiet(interface)
     }
 
     fn links(&mut self) -> Result<Vec<Link>, AttachError> {
         let program = self.program_id();
         let mut links = Vec::new();
-        for interface in self.pins.links()? {
-            if let Some((_, info)) = attach::pinned(&self.pins, &interface)? {
+        let mut held = locked(&self.held);
+        for interface in held.links()? {
+            if let Some((_, info)) = held.link(&interface)? {
                 let current = info.is_xdp && Some(info.program) == program;
                 links.push(Link {
                     interface,
@@ -211,14 +260,34 @@ impl Dataplane for Kernel {
         Ok(links)
     }
 
-    fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError> {
-        let mut new = Program::load(
-            self.pins.directory(),
-            &self.shapes,
-            settings,
-            self.loaded.flow_seed,
-        )?;
-        if let Err(error) = self.put_into_links(&new) {
+    fn loader(&self) -> Loader {
+        let (held, maps) = (Arc::clone(&self.held), Arc::clone(&self.loaded.maps));
+        let (shapes, flow_seed) = (self.shapes.clone(), self.loaded.flow_seed);
+        Box::new(move |settings| {
+            let directory = {
+                let mut held = locked(&held);
+                // The object would be given maps of its own where a pin is missing.
+                held.restore().map_err(AttachError::Pins)?;
+                held.pins().directory().to_owned()
+            };
+            let mut program = {
+                let _only_writer = locked(&maps);
+                Program::read(&directory, &shapes, settings, flow_seed)?
+            };
+            program.load(settings)?;
+            Ok(Fresh {
+                settings,
+                program: Some(program),
+            })
+        })
+    }
+
+    fn replace(&mut self, fresh: Fresh) -> Result<Fresh, ReloadError> {
+        let Fresh { settings, program } = fresh;
+        let Some(program) = program else {
+            return Ok(Fresh { settings, program });
+        };
+        if let Err(error) = self.put_into_links(&program) {
             if let Err(second) = self.put_into_links(&self.program()) {
                 tracing::error!(
                     event = "reload_failed",
@@ -227,12 +296,15 @@ impl Dataplane for Kernel {
             }
             return Err(error.into());
         }
-        let log = follow_log(&mut new, settings);
-        if let Some(old) = std::mem::replace(&mut self.loaded.log, log) {
-            old.abort();
-        }
-        *self.program() = new;
-        Ok(())
+        let program = std::mem::replace(&mut *self.program(), program);
+        Ok(Fresh {
+            settings: std::mem::replace(&mut self.settings, settings),
+            program: Some(program),
+        })
+    }
+
+    fn restore(&mut self) -> Result<(), PinsError> {
+        locked(&self.held).restore()
     }
 
     fn readings(&self) -> Arc<dyn Readings> {
@@ -250,46 +322,13 @@ impl Dataplane for Kernel {
     }
 
     fn remove(&mut self) -> Result<(), Vec<String>> {
-        if let Some(log) = self.loaded.log.take() {
-            log.abort();
-        }
-        super::detach::remove(&self.pins).map(drop)
+        detach::remove(&mut locked(&self.held)).map(drop)
     }
 }
 
-impl Drop for Kernel {
-    fn drop(&mut self) {
-        if let Some(log) = self.loaded.log.take() {
-            log.abort();
-        }
-    }
-}
-
-/// Shows what the program logs, until it is aborted. A program that logs nothing needs no reader.
-fn follow_log(program: &mut Program, settings: DataPlane) -> Option<AbortHandle> {
-    if settings.log == DataPlaneLog::Off {
-        return None;
-    }
-    let logger = match aya_log::EbpfLogger::init(program.ebpf_mut()) {
-        Ok(logger) => logger,
-        Err(error) => {
-            tracing::warn!(%error, "what the program logs can't be shown");
-            return None;
-        }
-    };
-    let task = async move {
-        let mut logger = watch(logger)?;
-        loop {
-            let mut guard = logger.readable_mut().await?;
-            guard.get_inner_mut().flush();
-            guard.clear_ready();
-        }
-    };
-    let task = tokio::spawn(async move {
-        let Err::<std::convert::Infallible, io::Error>(error) = task.await;
-        tracing::warn!(%error, "what the program logs is no longer shown");
-    });
-    Some(task.abort_handle())
+/// Locks what another thread may have panicked with: its parts are whole at any moment.
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn map_error((map, cause): (&'static str, io::Error)) -> OpenError {

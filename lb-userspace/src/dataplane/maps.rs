@@ -14,9 +14,7 @@ use super::{
     counters::{COUNTERS, CounterRows},
     io_error,
     pins::Pins,
-    rows::{
-        backend_row, backend_words, interface_row, interface_words, service_row, service_words,
-    },
+    rows::{backend_row, backend_words, interface_row, service_row, service_words},
     shared::SharedArray,
     syscall,
 };
@@ -122,15 +120,7 @@ impl Maps {
         match *change {
             Change::Config(ref row) => store(CONTROL, self.control.set_config(row)),
             Change::Interface { slot, ref row } => {
-                // The address before the index, by which packets find the row.
-                let [mac, place, ..] = interface_words(row);
-                let row = u32::from(slot.get());
-                let interfaces = &self.control.interfaces;
-                let first = interfaces.store(row, 0, mac);
-                store(
-                    CONTROL,
-                    first.and_then(|()| interfaces.store(row, 1, place)),
-                )
+                store(CONTROL, self.control.set_interface(slot, row))
             }
             Change::Device {
                 slot,

@@ -11,6 +11,7 @@ mod counters;
 mod detach;
 mod events;
 pub mod fake;
+mod held;
 mod kernel;
 mod layout;
 mod maps;
@@ -20,11 +21,13 @@ mod privilege;
 mod program;
 mod query;
 mod readings;
+mod reasons;
+mod redirects;
 mod rows;
 mod shared;
 mod syscall;
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use lb_common::abi::FlowCounters;
 
@@ -33,15 +36,18 @@ pub use clock::ClockError;
 pub use counters::{CounterRows, cpus};
 pub use detach::{DetachError, detach};
 pub use events::Events;
-pub use kernel::Kernel;
+pub use held::Losses;
+pub use kernel::{Kernel, Prepared, Undo};
 pub use layout::Misfit;
 pub use open::{OpenError, Place};
 pub use pins::{Holder, PinsError};
-pub use program::LoadError;
+pub use program::{Fresh, LoadError};
 pub use query::{InForce, InForceMode};
+pub use redirects::RedirectsError;
 
 use crate::{
     model::DataPlane,
+    nic::Nic,
     observe::flows::FlowCensus,
     plan::{Change, Tables},
 };
@@ -81,11 +87,27 @@ pub trait Dataplane: Send + 'static {
     /// See [`AttachError`].
     fn links(&mut self) -> Result<Vec<Link>, AttachError>;
 
-    /// Replaces the program by one with these load-time constants, in every link.
+    /// Has the kernel send no ICMP redirects out of an interface, and as before out of any other; gives whether that
+    /// changed anything.
     ///
     /// # Errors
-    /// The new program can't be loaded, or a link not be updated; the old one then stays in force.
-    fn reload(&mut self, settings: DataPlane) -> Result<(), ReloadError>;
+    /// See [`RedirectsError`]; all is as it was before.
+    fn quiet_redirects(&mut self, interface: Option<&str>) -> Result<bool, RedirectsError>;
+
+    /// What loads another program beside the one in force.
+    fn loader(&self) -> Loader;
+
+    /// Puts a loaded program into every link; gives the one that was there, for the case that it is to be put back.
+    ///
+    /// # Errors
+    /// A link can't be updated; the earlier program then stays in force.
+    fn replace(&mut self, fresh: Fresh) -> Result<Fresh, ReloadError>;
+
+    /// Makes the pins again that somebody has removed.
+    ///
+    /// # Errors
+    /// See [`PinsError`]; what runs goes on without them.
+    fn restore(&mut self) -> Result<(), PinsError>;
 
     /// What can be read from any thread.
     fn readings(&self) -> Arc<dyn Readings>;
@@ -109,6 +131,10 @@ pub trait Dataplane: Send + 'static {
     fn remove(&mut self) -> Result<(), Vec<String>>;
 }
 
+/// Loads a program with these load-time constants, away from whatever must go on: it takes as long as the kernel takes to verify
+/// it, seconds perhaps.
+pub type Loader = Box<dyn FnOnce(DataPlane) -> Result<Fresh, ReloadError> + Send>;
+
 /// What the data plane counts and holds. Every call reads the maps in force.
 pub trait Readings: Send + Sync + 'static {
     /// Reads the control maps.
@@ -125,6 +151,18 @@ pub trait Readings: Send + Sync + 'static {
     /// # Errors
     /// There is no such interface.
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>>;
+
+    /// What an interface is, and how its driver is set.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    fn nic(&self, name: &str, ifindex: u32) -> io::Result<Nic>;
+
+    /// What an interface's driver counts of XDP and of lost packets, by its own names.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    fn driver_counters(&self, name: &str) -> io::Result<BTreeMap<String, u64>>;
 
     /// Counters of a row of services, over all CPUs.
     fn service(&self, row: u32) -> FlowCounters;
@@ -159,6 +197,9 @@ pub trait Readings: Send + Sync + 'static {
     /// # Errors
     /// The maintenance program can't be run.
     fn ticks(&self) -> io::Result<u64>;
+
+    /// What somebody else has taken from the data plane: pins, and the program's links. Quick.
+    fn losses(&self) -> Losses;
 
     /// The program in the links.
     ///

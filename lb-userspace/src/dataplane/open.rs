@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lb_common::abi::{ConfigRow, LAYOUT_VERSION};
+use lb_common::abi::{ConfigRow, LAYOUT_VERSION, WAYS};
 
 use super::{
     ClockError, LoadError, Misfit, PinsError,
@@ -53,8 +53,8 @@ pub enum OpenError {
     },
     /// The flow table has another size than the configuration says.
     #[error(
-        "the flow table in force has {found} entries and the configuration says flow_entries = {wanted}\n   mend: keep \
-         {found}, or {mend}"
+        "the flow table in force has {found} entries and the configuration says flow_entries = {wanted}\n   mend: set \
+         flow_entries = {found}, or {mend}"
     )]
     FlowEntries {
         /// In force.
@@ -123,12 +123,17 @@ pub(super) fn prepare(
     }
     let pins = Pins::create(&place.pin_root, &place.instance)?;
     let shapes = shapes(settings.flow_entries, cpus().map_err(OpenError::Cpus)?);
-    let in_force = survey(&pins, &shapes, place)?;
+    let in_force = survey(&pins, &shapes, settings.flow_entries, place)?;
     Ok((pins, shapes, in_force))
 }
 
 /// Looks at what is pinned; gives its configuration where it is a data plane that fits.
-fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigRow>, OpenError> {
+fn survey(
+    pins: &Pins,
+    shapes: &[Shape],
+    flow_entries: u32,
+    place: &Place,
+) -> Result<Option<ConfigRow>, OpenError> {
     let mend = || detach_command(place);
     let pinned = pins.pinned(shapes)?;
     let mut misfit = None;
@@ -155,9 +160,9 @@ fn survey(pins: &Pins, shapes: &[Shape], place: &Place) -> Result<Option<ConfigR
             found: config.layout_version,
             mend: mend(),
         }),
-        Found::OtherFlowEntries { found, wanted } => Err(OpenError::FlowEntries {
-            found,
-            wanted,
+        Found::OtherFlowEntries { found } => Err(OpenError::FlowEntries {
+            found: found.saturating_mul(WAYS),
+            wanted: flow_entries,
             mend: mend(),
         }),
         Found::Misfit { map, misfit } => Err(OpenError::Misfit {
@@ -179,8 +184,8 @@ enum Found {
     Unfinished,
     /// Another version's.
     OtherLayout,
-    /// A flow table of another size.
-    OtherFlowEntries { found: u32, wanted: u32 },
+    /// A flow table of so many buckets and not those of the configuration.
+    OtherFlowEntries { found: u32 },
     /// Something else under the name of a map.
     Misfit { map: &'static str, misfit: Misfit },
     /// A data plane without one of its maps.
@@ -198,13 +203,9 @@ fn judge(
         return Found::OtherLayout;
     }
     if let Some((shape, misfit)) = misfit {
-        let Misfit {
-            what,
-            found,
-            needed: wanted,
-        } = misfit;
+        let Misfit { what, found, .. } = misfit;
         return if shape.name == FLOWS && what == NUMBER_OF_ENTRIES {
-            Found::OtherFlowEntries { found, wanted }
+            Found::OtherFlowEntries { found }
         } else {
             Found::Misfit {
                 map: shape.name,
@@ -279,10 +280,7 @@ mod tests {
                 entries,
                 true,
                 None,
-                Found::OtherFlowEntries {
-                    found: 1,
-                    wanted: 2,
-                },
+                Found::OtherFlowEntries { found: 1 },
             ),
             (
                 0,

@@ -22,9 +22,10 @@ const LINK_PREFIX: &str = "link-";
 /// The pins of one instance, locked against others.
 #[derive(Debug)]
 pub(super) struct Pins {
+    pin_root: PathBuf,
     directory: PathBuf,
     /// Keeps the lock.
-    _lock: File,
+    lock: File,
 }
 
 /// Why the pins can't be used.
@@ -39,11 +40,15 @@ pub enum PinsError {
     Missing(PathBuf),
     /// It is on another kind of file system.
     #[error(
-        "{path} is not a bpffs, and only there can the data plane outlive the agent\n   mend: `mount -t bpf bpf \
-         {path}`, or set `pin_root` in [agent]",
-        path = .0.display()
+        "{path} is not a bpffs, and only there can the data plane outlive the agent\n   mend: {mend}",
+        path = .path.display()
     )]
-    NotBpffs(PathBuf),
+    NotBpffs {
+        /// The directory.
+        path: PathBuf,
+        /// What to do.
+        mend: String,
+    },
     /// Another process has the lock.
     #[error(
         "{holder} uses {path}\n   mend: stop it first; two agents on one machine need an `instance` each",
@@ -99,14 +104,9 @@ pub(super) fn directory(pin_root: &Path, instance: &str) -> PathBuf {
 impl Pins {
     /// Makes the directory where it is not there, and locks it.
     pub(super) fn create(pin_root: &Path, instance: &str) -> Result<Self, PinsError> {
-        check_bpffs(pin_root)?;
         let directory = directory(pin_root, instance);
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory);
-        made.map_err(|cause| system("make", &directory, cause))?;
-        Self::lock(directory)
+        make(pin_root, &directory)?;
+        Self::lock(pin_root, directory)
     }
 
     /// Locks the directory; `None` where there is none.
@@ -118,15 +118,31 @@ impl Pins {
         {
             return Ok(None);
         }
-        Self::lock(directory).map(Some)
+        Self::lock(pin_root, directory).map(Some)
     }
 
-    fn lock(directory: PathBuf) -> Result<Self, PinsError> {
+    /// Makes the directory again where somebody has removed it, and locks that one.
+    pub(super) fn renew(&mut self) -> Result<(), PinsError> {
+        make(&self.pin_root, &self.directory)?;
+        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let look = |found: io::Result<fs::Metadata>| {
+            found
+                .map(place)
+                .map_err(|cause| system("look at", &self.directory, cause))
+        };
+        if look(fs::metadata(&self.directory))? != look(self.lock.metadata())? {
+            self.lock = Self::lock(&self.pin_root, self.directory.clone())?.lock;
+        }
+        Ok(())
+    }
+
+    fn lock(pin_root: &Path, directory: PathBuf) -> Result<Self, PinsError> {
         let lock = File::open(&directory).map_err(|cause| system("open", &directory, cause))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self {
+                pin_root: pin_root.to_owned(),
                 directory,
-                _lock: lock,
+                lock,
             }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let holder = holder(&lock);
@@ -166,6 +182,12 @@ impl Pins {
             .collect())
     }
 
+    /// Pins a map.
+    pub(super) fn pin_map(&self, name: &str, map: &OwnedFd) -> Result<(), PinsError> {
+        let path = self.map(name);
+        syscall::pin(map.as_fd(), &path).map_err(|cause| system("pin", &path, cause))
+    }
+
     /// Pins a link.
     pub(super) fn pin_link(&self, interface: &str, link: &OwnedFd) -> Result<(), PinsError> {
         let path = self.link_path(interface);
@@ -198,27 +220,37 @@ impl Pins {
 
     /// Removes the directory, which must be empty, and the one above it where no other instance uses it.
     pub(super) fn remove_directory(&self) -> Result<(), PinsError> {
-        fs::remove_dir(&self.directory)
-            .map_err(|cause| system("remove", &self.directory, cause))?;
         let above = self.directory.parent().unwrap_or(&self.directory);
-        match fs::remove_dir(above) {
-            Err(cause) if cause.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                Err(system("remove", above, cause))
+        for directory in [self.directory.as_path(), above] {
+            match fs::remove_dir(directory) {
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                Err(cause)
+                    if directory == above && cause.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                done => done.map_err(|cause| system("remove", directory, cause))?,
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
-    /// A bpffs reserves names with a dot, and interfaces such as `eth0.100` have one; none has a colon.
+    /// The name of a link's pin. A bpffs reserves names with a dot, and interfaces such as `eth0.100` have one; none has
+    /// a colon.
+    pub(super) fn link_name(interface: &str) -> String {
+        format!("{LINK_PREFIX}{}", interface.replace('.', ":"))
+    }
+
     fn link_path(&self, interface: &str) -> PathBuf {
-        self.directory
-            .join(format!("{LINK_PREFIX}{}", interface.replace('.', ":")))
+        self.directory.join(Self::link_name(interface))
     }
 
-    fn names(&self) -> Result<Vec<String>, PinsError> {
+    /// Names of all pins; none where the directory is gone.
+    pub(super) fn names(&self) -> Result<Vec<String>, PinsError> {
         let read = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
-            for entry in fs::read_dir(&self.directory)? {
+            let entries = match fs::read_dir(&self.directory) {
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(names),
+                entries => entries?,
+            };
+            for entry in entries {
                 names.push(entry?.file_name().to_string_lossy().into_owned());
             }
             names.sort_unstable();
@@ -245,13 +277,43 @@ fn system(action: &'static str, path: &Path, cause: io::Error) -> PinsError {
     }
 }
 
+/// Makes the directory of an instance where it is not there.
+fn make(pin_root: &Path, directory: &Path) -> Result<(), PinsError> {
+    check_bpffs(pin_root)?;
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(directory);
+    made.map_err(|cause| system("make", directory, cause))
+}
+
 fn check_bpffs(pin_root: &Path) -> Result<(), PinsError> {
     match statfs(pin_root) {
         Ok(found) if found.f_type == BPF_FS => Ok(()),
-        Ok(_) => Err(PinsError::NotBpffs(pin_root.to_owned())),
+        Ok(_) => Err(PinsError::NotBpffs {
+            path: pin_root.to_owned(),
+            mend: mount_advice(pin_root),
+        }),
         Err(rustix::io::Errno::NOENT) => Err(PinsError::Missing(pin_root.to_owned())),
         Err(error) => Err(system("look at", pin_root, error.into())),
     }
+}
+
+/// How to come to a bpffs. A mount hides what a directory holds, so only an empty one is mounted on.
+fn mount_advice(path: &Path) -> String {
+    let usual = Path::new("/sys/fs/bpf");
+    let empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if path == usual || empty {
+        return format!("`mount -t bpf bpf {}`", path.display());
+    }
+    let usual_is_one = statfs(usual).is_ok_and(|found| found.f_type == BPF_FS);
+    let mount = if usual_is_one {
+        String::new()
+    } else {
+        ", after `mount -t bpf bpf /sys/fs/bpf`".to_owned()
+    };
+    format!(
+        "remove `pin_root` from [agent], which makes it /sys/fs/bpf{mount}; or `mkdir -p /run/bpf && mount -t bpf bpf \
+         /run/bpf`, and set `pin_root = \"/run/bpf\"`"
+    )
 }
 
 /// Finds out who has the lock of a file, from `/proc/locks`.
@@ -299,10 +361,24 @@ mod tests {
 
     #[test]
     fn an_ordinary_directory_is_not_a_bpffs() {
-        let error = check_bpffs(Path::new("/tmp")).unwrap_err();
+        let words = |path: &Path| check_bpffs(path).unwrap_err().to_string();
+        let full = words(Path::new("/proc/self"));
         assert!(
-            error.to_string().contains("mount -t bpf bpf /tmp"),
-            "{error}"
+            full.contains("set `pin_root = \"/run/bpf\"`")
+                && full.contains("mount -t bpf bpf /run/bpf"),
+            "{full}"
+        );
+        assert!(
+            !full.contains("bpf /proc/self"),
+            "it would hide what is there: {full}"
+        );
+        let empty = std::env::temp_dir().join(format!("lb-pins-{}", std::process::id()));
+        fs::create_dir(&empty).unwrap();
+        let said = words(&empty);
+        fs::remove_dir(&empty).unwrap();
+        assert!(
+            said.contains(&format!("mount -t bpf bpf {}`", empty.display())),
+            "{said}"
         );
         let error = check_bpffs(Path::new("/no/such/place")).unwrap_err();
         assert!(

@@ -7,10 +7,13 @@ use aya::{
     programs::{ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp},
 };
 use lb_common::abi::command;
+use tokio::task::AbortHandle;
 
 use super::{
     control::{self, CONTROL},
+    events::watch,
     layout::{Shape, buckets},
+    reasons::NamedReasons,
 };
 use crate::model::{DataPlane, DataPlaneLog};
 
@@ -73,14 +76,37 @@ fn root(error: &EbpfError) -> String {
 #[derive(Debug)]
 pub(super) struct Program {
     ebpf: Ebpf,
+    /// Shows what it logs, where it logs.
+    log: Option<LogReader>,
+}
+
+/// A program that was loaded beside the one in force.
+#[derive(Debug)]
+pub struct Fresh {
+    /// What it was loaded with.
+    pub(super) settings: DataPlane,
+    /// `None`: of a data plane of values.
+    pub(super) program: Option<Program>,
+}
+
+/// Reads the program's log for as long as it lives.
+#[derive(Debug)]
+struct LogReader(AbortHandle);
+
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Program {
-    /// Loads the object with the maps that are pinned in `directory`; makes and pins those that are not there, but for the
-    /// control tables, which must be.
+    /// Reads the object and joins it with the maps that are pinned in `directory`; makes and pins those that are not there,
+    /// but for the control tables, which must be. Nothing is loaded yet.
+    ///
+    /// What the control tables hold is read and written again: nobody else may write them meanwhile.
     ///
     /// `flow_seed` is the secret of the flow table's hash, the one that its entries were placed by.
-    pub(super) fn load(
+    pub(super) fn read(
         directory: &Path,
         shapes: &[Shape],
         settings: DataPlane,
@@ -102,18 +128,18 @@ impl Program {
         }
         let control = control::in_force(directory).map_err(LoadError::Control)?;
         loader.override_global(control::SYMBOL, control.as_slice(), true);
-        let mut program = Self {
-            ebpf: loader.load(crate::OBJECT).map_err(LoadError::Object)?,
-        };
-        program
-            .xdp_mut(PACKETS)?
-            .load()
-            .map_err(|cause| refusal(PACKETS, cause))?;
-        program
-            .xdp_mut(MAINTENANCE)?
-            .load()
-            .map_err(|cause| refusal(MAINTENANCE, cause))?;
-        let announce = program
+        let ebpf = loader.load(crate::OBJECT).map_err(LoadError::Object)?;
+        Ok(Self { ebpf, log: None })
+    }
+
+    /// Has the kernel verify and load the programs, which takes as long as the verifier takes, and shows from then on what they
+    /// log. Must be called inside a tokio runtime.
+    pub(super) fn load(&mut self, settings: DataPlane) -> Result<(), LoadError> {
+        for name in [PACKETS, MAINTENANCE] {
+            let program = self.xdp_mut(name)?;
+            program.load().map_err(|cause| refusal(name, cause))?;
+        }
+        let announce = self
             .ebpf
             .program_mut(ANNOUNCE)
             .ok_or(LoadError::Absent(ANNOUNCE))?;
@@ -121,7 +147,34 @@ impl Program {
             .try_into()
             .map_err(|cause| refusal(ANNOUNCE, cause))?;
         announce.load().map_err(|cause| refusal(ANNOUNCE, cause))?;
-        Ok(program)
+        // A program that logs nothing needs no reader.
+        if settings.log != DataPlaneLog::Off {
+            self.log = self.follow_log();
+        }
+        Ok(())
+    }
+
+    fn follow_log(&mut self) -> Option<LogReader> {
+        let logger = match aya_log::EbpfLogger::init_with_logger(&mut self.ebpf, NamedReasons) {
+            Ok(logger) => logger,
+            Err(error) => {
+                tracing::warn!(%error, "what the program logs can't be shown");
+                return None;
+            }
+        };
+        let task = async move {
+            let mut logger = watch(logger)?;
+            loop {
+                let mut guard = logger.readable_mut().await?;
+                guard.get_inner_mut().flush();
+                guard.clear_ready();
+            }
+        };
+        let task = tokio::spawn(async move {
+            let Err::<std::convert::Infallible, io::Error>(error) = task.await;
+            tracing::warn!(%error, "what the program logs is no longer shown");
+        });
+        Some(LogReader(task.abort_handle()))
     }
 
     /// The program for packets.
@@ -181,11 +234,6 @@ impl Program {
         let program: &SchedClassifier = program.try_into()?;
         let result = program.test_run(options)?;
         Ok(sent(result.return_value.cast_signed())?)
-    }
-
-    /// The object itself, for its log.
-    pub(super) fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
     }
 
     fn xdp(&self, name: &'static str) -> Result<&Xdp, ProgramError> {

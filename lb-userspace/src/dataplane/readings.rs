@@ -1,6 +1,7 @@
 //! Counters and flows, read from any thread.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -15,6 +16,7 @@ use lb_common::{
 use super::{
     InForce, ProgramInForce, Readings, TableError,
     counters::{COUNTERS, CounterRows},
+    held::{Held, Losses},
     io_error,
     layout::{FLOWS, OVERFLOW},
     maps::Maps,
@@ -22,7 +24,11 @@ use super::{
     query,
     shared::SharedArray,
 };
-use crate::{observe::flows::FlowCensus, plan::Tables};
+use crate::{
+    nic::{self, Nic},
+    observe::flows::FlowCensus,
+    plan::Tables,
+};
 
 /// Words of an entry of the flow table.
 const ENTRY_WORDS: usize = size_of::<FlowEntry>() / size_of::<u64>();
@@ -34,6 +40,7 @@ pub(super) struct KernelReadings {
     counters: CounterRows,
     program: Arc<Mutex<Program>>,
     maps: Arc<Mutex<Maps>>,
+    held: Arc<Mutex<Held>>,
 }
 
 impl KernelReadings {
@@ -42,6 +49,7 @@ impl KernelReadings {
         directory: &Path,
         program: Arc<Mutex<Program>>,
         maps: Arc<Mutex<Maps>>,
+        held: Arc<Mutex<Held>>,
     ) -> Result<Self, (&'static str, io::Error)> {
         let map = |name| {
             SharedArray::pinned_read_only(&directory.join(name)).map_err(|cause| (name, cause))
@@ -53,16 +61,22 @@ impl KernelReadings {
                 .map_err(|cause| (COUNTERS, cause))?,
             program,
             maps,
+            held,
         })
     }
 }
 
 /// The entries of a bucket, as they stand.
 fn entries(array: &SharedArray, bucket: u32) -> impl Iterator<Item = FlowEntry> {
-    let firsts = (0..WAYS as usize).map(|way| way * ENTRY_WORDS);
-    firsts.map(move |first| FlowEntry {
+    (0..WAYS).map(move |way| entry(array, bucket, way))
+}
+
+/// One of them.
+fn entry(array: &SharedArray, bucket: u32, way: u32) -> FlowEntry {
+    let first = way as usize * ENTRY_WORDS;
+    FlowEntry {
         words: std::array::from_fn(|word| array.load(bucket, first + word)),
-    })
+    }
 }
 
 impl KernelReadings {
@@ -95,6 +109,14 @@ impl Readings for KernelReadings {
         query::in_force(ifindex)
     }
 
+    fn nic(&self, name: &str, ifindex: u32) -> io::Result<Nic> {
+        nic::read(name, ifindex)
+    }
+
+    fn driver_counters(&self, name: &str) -> io::Result<BTreeMap<String, u64>> {
+        nic::counters(name)
+    }
+
     fn service(&self, row: u32) -> FlowCounters {
         self.counters.service(row)
     }
@@ -120,7 +142,8 @@ impl Readings for KernelReadings {
         let flows = (0..self.flows.rows()).flat_map(|bucket| entries(&self.flows, bucket));
         let buckets = 0..self.overflow.rows();
         let replies = buckets.flat_map(|bucket| entries(&self.overflow, bucket));
-        Ok(FlowCensus::take(flows, &clock).with_overflow(replies, &clock))
+        let at = |index| entry(&self.flows, index / WAYS, index % WAYS);
+        Ok(FlowCensus::take(flows, at, &clock).with_overflow(replies, &clock))
     }
 
     fn expire(&self, ticks_per_second: u32) -> io::Result<u64> {
@@ -140,6 +163,11 @@ impl Readings for KernelReadings {
     fn ticks(&self) -> io::Result<u64> {
         let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.ticks().map_err(|error| io_error(&error))
+    }
+
+    fn losses(&self) -> Losses {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.losses()
     }
 
     fn program(&self) -> io::Result<ProgramInForce> {

@@ -133,7 +133,9 @@ pub(super) fn interface_words(row: &InterfaceRow) -> [u64; INTERFACE_WORDS] {
         .put(row.mac.to_ne_bytes())
         .put(row.ifindex.to_ne_bytes())
         .put(row.ipv4)
-        .put_words(&row.reserved)
+        .put(row.max_frame.to_ne_bytes())
+        .put(row.padding.to_ne_bytes())
+        .put(row.reserved.to_ne_bytes())
         .words()
 }
 
@@ -143,7 +145,9 @@ pub(super) fn interface_row(words: [u64; INTERFACE_WORDS]) -> InterfaceRow {
         mac: u64::from_ne_bytes(fields.take()),
         ifindex: u32::from_ne_bytes(fields.take()),
         ipv4: fields.take(),
-        reserved: fields.take_words(),
+        max_frame: u32::from_ne_bytes(fields.take()),
+        padding: u32::from_ne_bytes(fields.take()),
+        reserved: u64::from_ne_bytes(fields.take()),
     }
 }
 
@@ -199,7 +203,9 @@ mod tests {
             mac: 5,
             ifindex: 6,
             ipv4: [1, 2, 3, 4],
-            reserved: [7, 8],
+            max_frame: 7,
+            padding: 8,
+            reserved: 9,
         };
         assert_eq!(interface_words(&interface), raw(&interface));
         assert_eq!(interface_row(raw(&interface)), interface);

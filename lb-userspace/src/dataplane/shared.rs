@@ -1,5 +1,5 @@
-//! Arrays that the agent maps into its memory, read and written word by word. The only file beside
-//! [`super::syscall`] with unsafe code.
+//! Arrays that the agent maps into its memory, read and written word by word. With
+//! [`super::syscall`] and `nic/ethtool.rs` the only file with unsafe code.
 //!
 //! A packet may read a word while it is written: each access is one aligned 64-bit load or store.
 

@@ -1,4 +1,4 @@
-//! The commands of bpf(2) that aya does not offer: links without its fallback to netlink, and what a link is attached to. The only file beside [`super::shared`] with unsafe code.
+//! The commands of bpf(2) that aya does not offer: links without its fallback to netlink, and what a link is attached to. With [`super::shared`] and `nic/ethtool.rs` the only file with unsafe code.
 
 use std::{
     ffi::CString,

@@ -47,7 +47,7 @@ impl Metrics {
     }
 
     /// Takes one result in; `backend` is the backend's name.
-    pub(super) fn record(&self, backend: &str, result: &CheckResult) {
+    pub(crate) fn record(&self, backend: &str, result: &CheckResult) {
         let verdict = if result.outcome.is_ok() {
             "pass"
         } else {

@@ -12,6 +12,8 @@ use crate::model::{Check, CheckKind};
 pub(super) enum Failure {
     /// The backend did not answer as it should.
     Backend(String),
+    /// The backend did not answer in time.
+    Timeout(String),
     /// This host lacked something, so the check says nothing about the backend.
     Local(String),
 }
@@ -53,7 +55,7 @@ impl Deadline {
     ) -> Result<T, Failure> {
         match timeout_at(self.at, work).await {
             Ok(result) => result,
-            Err(_) => Err(Failure::Backend(format!(
+            Err(_) => Err(Failure::Timeout(format!(
                 "timed out after {} while {}",
                 words(self.timeout),
                 doing()
@@ -80,7 +82,7 @@ pub(super) fn failure(error: &io::Error) -> Failure {
         Some(Errno::PIPE) => "connection closed",
         Some(Errno::HOSTUNREACH) => "host unreachable",
         Some(Errno::NETUNREACH) => "network unreachable: no route",
-        Some(Errno::TIMEDOUT) => "timed out",
+        Some(Errno::TIMEDOUT) => return Failure::Timeout("timed out".to_owned()),
         Some(Errno::ACCESS | Errno::PERM) => "not permitted: a firewall of this host refuses it",
         Some(errno) if lacking.contains(&errno) => return Failure::Local(error.to_string()),
         _ => return Failure::Backend(error.to_string()),
@@ -109,6 +111,8 @@ mod tests {
         assert!(local(rustix::io::Errno::ADDRNOTAVAIL));
         assert!(!local(rustix::io::Errno::CONNREFUSED));
         assert!(!local(rustix::io::Errno::NETUNREACH));
+        let timeout = failure(&rustix::io::Errno::TIMEDOUT.into());
+        assert_eq!(timeout, Failure::Timeout("timed out".into()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -122,7 +126,7 @@ mod tests {
             .await;
         assert_eq!(
             never,
-            Err(Failure::Backend(
+            Err(Failure::Timeout(
                 "timed out after 1500 ms while waiting for Godot".into()
             ))
         );

@@ -7,14 +7,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use super::{
-    CheckResult, Metrics,
+    CheckResult, Failed, Metrics,
     probe::{self, Failure},
-    schedule::Schedule,
+    schedule::{Schedule, first_checks_within},
 };
 use crate::model::{Check, Pool};
 
@@ -89,18 +90,19 @@ impl Checks {
         for key in ended {
             self.stop(&key);
         }
+        wanted.retain(|key, _| !self.tasks.contains_key(key));
+        let within = first_checks_within(wanted.len());
         for (key, what) in wanted {
-            if !self.tasks.contains_key(&key) {
-                let task = self.start(what);
-                self.tasks.insert(key, task);
-            }
+            let task = self.start(what, within);
+            self.tasks.insert(key, task);
         }
     }
 
-    fn start(&mut self, what: What) -> Task {
+    fn start(&mut self, what: What, within: Duration) -> Task {
         self.metrics.begin(&what.pool, &what.name);
         let what = Arc::new(what);
-        let schedule = Schedule::new(Instant::now(), what.check.interval, phase(self.started));
+        let phase = phase(self.started);
+        let schedule = Schedule::new(Instant::now(), what.check.interval, within, phase);
         self.started = self.started.wrapping_add(1);
         let handle = tokio::spawn(repeat(
             Arc::clone(&what),
@@ -153,7 +155,8 @@ async fn repeat(
         async move {
             let outcome = match outcome {
                 Ok(()) => Ok(()),
-                Err(Failure::Backend(reason)) => Err(reason),
+                Err(Failure::Backend(reason)) => Err(Failed::Answer(reason)),
+                Err(Failure::Timeout(reason)) => Err(Failed::Timeout(reason)),
                 Err(Failure::Local(reason)) => {
                     metrics.record_void(&what.pool, &what.name);
                     if !lacking.swap(true, Ordering::Relaxed) {

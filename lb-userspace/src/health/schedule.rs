@@ -5,12 +5,26 @@ use std::{future::pending, time::Duration};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use tokio::time::{Instant, sleep_until};
 
-/// Over how long the first checks of all backends are spread.
+/// Over how long the first checks of few backends are spread, and those of many at most.
 const FIRST_WITHIN: Duration = Duration::from_millis(100);
+const FIRST_WITHIN_AT_MOST: Duration = Duration::from_secs(2);
+/// How much of that a backend takes. A check costs both hosts some 50 us of CPU, and several times that where they are
+/// busy.
+const A_FIRST_CHECK: Duration = Duration::from_millis(1);
+
+/// Over how long the first checks of so many backends are spread, where their interval is not shorter.
+#[must_use]
+pub fn first_checks_within(backends: usize) -> Duration {
+    let backends = u32::try_from(backends).unwrap_or(u32::MAX);
+    A_FIRST_CHECK
+        .saturating_mul(backends)
+        .clamp(FIRST_WITHIN, FIRST_WITHIN_AT_MOST)
+}
 
 /// The moments at which checks start.
 ///
-/// 1. The first check comes at once, within [`FIRST_WITHIN`].
+/// 1. The first check comes soon, within [`first_checks_within`] and the interval: a few backends are all known after
+///    a moment, and thousands that are new do not make the host so busy that good ones time out.
 /// 2. The others come at `base + k x interval`, where `base` lies in the first interval. Both are spread by `phase`, so
 ///    that a thousand backends do not fire together, now or later.
 /// 3. No gap is longer than an interval, and none depends on how long checks take.
@@ -23,10 +37,10 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// `phase` is from 0 up to 1.
-    pub(super) fn new(start: Instant, interval: Duration, phase: f64) -> Self {
+    /// `within` is that of the first check, and `phase` from 0 up to 1.
+    pub(super) fn new(start: Instant, interval: Duration, within: Duration, phase: f64) -> Self {
         Self {
-            first: start + interval.min(FIRST_WITHIN).mul_f64(phase),
+            first: start + interval.min(within).mul_f64(phase),
             base: start + interval.mul_f64(phase),
             interval,
         }
@@ -112,7 +126,7 @@ mod tests {
                 .push((number, start.elapsed().as_millis()));
             async { true }
         };
-        let schedule = Schedule::new(start, Duration::from_millis(interval), phase);
+        let schedule = Schedule::new(start, Duration::from_millis(interval), FIRST_WITHIN, phase);
         timeout(Duration::from_millis(whole), schedule.run(probe, deliver))
             .await
             .unwrap_err();
@@ -131,6 +145,13 @@ mod tests {
         assert_eq!(starts, [50, 500, 1500, 2500]);
     }
 
+    #[test]
+    fn the_first_checks_of_many_take_longer_and_those_of_few_are_soon_done() {
+        let within = [0, 100, 101, 1_500, 2_000, 4_096, usize::MAX].map(first_checks_within);
+        let millis = within.map(|within| within.as_millis());
+        assert_eq!(millis, [100, 100, 101, 1_500, 2_000, 2_000, 2_000]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_slow_check_does_not_delay_the_next_one() {
         let (starts, results) = trace(0.0, 1000, &[2500, 10], 4400).await;
@@ -146,7 +167,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_ends_when_nobody_listens() {
-        let schedule = Schedule::new(Instant::now(), Duration::from_secs(1), 0.0);
+        let schedule = Schedule::new(Instant::now(), Duration::from_secs(1), FIRST_WITHIN, 0.0);
         let run = schedule.run(|| async {}, |()| async { false });
         timeout(Duration::from_secs(5), run).await.unwrap();
     }
@@ -172,14 +193,14 @@ mod tests {
                     return Ok(());
                 }
                 sleep(timeout_after.saturating_sub(Duration::from_millis(2))).await;
-                Err("timed out".to_owned())
+                Err("timed out".into())
             };
             let mut state = State::new(Some(true), 2, fall, SystemTime::now());
             let deliver = |outcome| {
                 let down = state.observe(&outcome, SystemTime::now()).is_some();
                 async move { !down }
             };
-            Schedule::new(start, interval, phase)
+            Schedule::new(start, interval, FIRST_WITHIN, phase)
                 .run(probe, deliver)
                 .await;
             let noticed = Instant::now() - death;
@@ -193,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_missed_is_left_out() {
         let start = Instant::now();
-        let schedule = Schedule::new(start, Duration::from_secs(1), 0.25);
+        let schedule = Schedule::new(start, Duration::from_secs(1), FIRST_WITHIN, 0.25);
         let at = |millis| start + Duration::from_millis(millis);
         assert_eq!(schedule.after(at(0)), at(250));
         assert_eq!(schedule.after(at(250)), at(1250));
@@ -205,12 +226,14 @@ mod tests {
         fn no_gap_is_longer_than_the_interval(
             interval in 1_u64..60_000,
             phase in 0.0..1.0_f64,
+            backends in 0_usize..10_000,
             elapsed in 0_u64..10_000_000,
         ) {
             let start = Instant::now();
             let interval = Duration::from_millis(interval);
-            let schedule = Schedule::new(start, interval, phase);
-            prop_assert!(schedule.first <= start + FIRST_WITHIN.min(interval));
+            let within = first_checks_within(backends);
+            let schedule = Schedule::new(start, interval, within, phase);
+            prop_assert!(schedule.first <= start + within.min(interval));
             prop_assert!(schedule.after(schedule.first) <= schedule.first + interval);
             let now = schedule.first + Duration::from_millis(elapsed);
             let next = schedule.after(now);

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::CheckResult;
+use super::{CheckResult, Failed};
 use crate::status::ChecksReport;
 
 /// Whether a backend of a pool is up, and how far it is from the other state.
 ///
 /// `rise` consecutive passes bring it up, `fall` consecutive failures take it down; a result of the other kind starts
-/// the count again. While nothing is known the first result decides alone, so that a fresh start neither sends clients
-/// to a dead server for `fall` checks nor keeps a healthy one waiting for `rise`.
+/// the count again. While nothing is known the first answer decides alone, so that a fresh start neither sends clients
+/// to a dead server for `fall` checks nor keeps a healthy one waiting for `rise`. A timeout is no answer: a backend
+/// stays unknown, which takes no flows either, until `fall` of them in a row take it down, and one pass brings it up.
 #[derive(Clone, Debug)]
 pub struct State {
     up: Option<bool>,
@@ -56,9 +57,10 @@ impl State {
     }
 
     /// Takes one result in; says what changed, if anything did.
-    pub fn observe(&mut self, outcome: &Result<(), String>, now: SystemTime) -> Option<Transition> {
+    pub fn observe(&mut self, outcome: &Result<(), Failed>, now: SystemTime) -> Option<Transition> {
         let passed = outcome.is_ok();
         let needed = match self.up {
+            None if matches!(outcome, Err(Failed::Timeout(_))) => self.fall,
             None => 1,
             Some(up) if up == passed => {
                 self.against = 0;
@@ -73,6 +75,9 @@ impl State {
         };
         self.against = self.against.saturating_add(1);
         if self.against < needed {
+            if self.up.is_none() {
+                self.reason = reason(outcome, self.against);
+            }
             return None;
         }
         self.reason = reason(outcome, self.against);
@@ -92,7 +97,7 @@ impl State {
         self.fall = fall.max(1);
     }
 
-    /// `None` while no check has finished and nothing was adopted.
+    /// `None` while no check has decided and nothing was adopted.
     #[must_use]
     pub fn is_up(&self) -> Option<bool> {
         self.up
@@ -112,12 +117,12 @@ impl State {
 }
 
 /// What so many consecutive results say, the last being `outcome`.
-fn reason(outcome: &Result<(), String>, count: u32) -> String {
+fn reason(outcome: &Result<(), Failed>, count: u32) -> String {
     match (outcome, count) {
         (Ok(()), 1) => "check passed".to_owned(),
         (Ok(()), count) => format!("{count} checks passed"),
-        (Err(reason), 1) => reason.clone(),
-        (Err(reason), count) => format!("{reason} ({count} checks failed)"),
+        (Err(failed), 1) => failed.reason().to_owned(),
+        (Err(failed), count) => format!("{} ({count} checks failed)", failed.reason()),
     }
 }
 
@@ -138,9 +143,9 @@ impl Tally {
                 self.passed += 1;
                 "passed".clone_into(&mut self.last);
             }
-            Err(reason) => {
+            Err(failed) => {
                 self.failed += 1;
-                self.last.clone_from(reason);
+                failed.reason().clone_into(&mut self.last);
             }
         }
         self.last_duration = result.duration;

@@ -75,7 +75,7 @@ mod tests {
         };
         assert_eq!(
             outcome,
-            Failure::Backend("timed out after 200 ms while connecting".into())
+            Failure::Timeout("timed out after 200 ms while connecting".into())
         );
     }
 }

@@ -12,7 +12,7 @@ use axum::{
 use tokio::{net::TcpListener, time::timeout};
 
 use super::Metrics;
-use crate::core::Handle;
+use crate::{core::Handle, status::StatusReport};
 
 /// How long a question to the core may take before the answer is that it does not answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -93,6 +93,10 @@ async fn scrape(State((metrics, core)): State<(Metrics, Handle)>) -> Response {
     let Ok(Ok(report)) = timeout(PATIENCE, core.status()).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, MUTE).into_response();
     };
+    if report.program.is_none() {
+        // Zeroes would look like counters that began anew.
+        return unready(&report);
+    }
     match metrics.exposition(&report) {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -113,12 +117,14 @@ async fn ready(State((_, core)): State<(Metrics, Handle)>) -> Response {
     if report.agent.ready {
         return "ready\n".into_response();
     }
+    unready(&report)
+}
+
+/// 503, and why.
+fn unready(report: &StatusReport) -> Response {
     let mut text = "not ready\n".to_owned();
-    for interface in &report.interfaces {
-        if interface.mode == "detached" {
-            let reason = interface.reason.as_deref().unwrap_or("detached");
-            text.extend([&interface.name, ": ", reason, "\n"]);
-        }
+    for reason in &report.agent.not_ready {
+        text.extend([reason, "\n"]);
     }
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }

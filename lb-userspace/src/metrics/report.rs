@@ -1,6 +1,9 @@
 //! One report as metric families.
 
-use std::{collections::HashSet, time::SystemTime};
+use std::{
+    collections::{HashMap, HashSet},
+    time::SystemTime,
+};
 
 use super::vectors::{Family, TrafficFamilies};
 use crate::status::{BackendReport, ServiceReport, StatusReport};
@@ -122,7 +125,28 @@ fn program(report: &StatusReport) -> Vec<Family> {
         attached.set(&labels, u64::from(interface.mode != "detached"));
     }
     families.push(attached);
+    families.extend(drivers(report));
     families
+}
+
+fn drivers(report: &StatusReport) -> [Family; 2] {
+    let mut counters = Family::counters(
+        "lb_driver_counters_total",
+        "What the driver of an interface counts of XDP and of lost packets, by the names of ethtool -S.",
+        &["interface", "counter"],
+    );
+    let mut notices = Family::gauges(
+        "lb_interface_notices",
+        "Settings of an interface that cost packets or speed, which lb status names.",
+        &["interface"],
+    );
+    for interface in &report.interfaces {
+        for (name, count) in &interface.driver_counters {
+            counters.set(&[&interface.name, name], *count);
+        }
+        notices.set(&[&interface.name], interface.notices.len() as u64);
+    }
+    [counters, notices]
 }
 
 fn packets(report: &StatusReport) -> Vec<Family> {
@@ -195,7 +219,7 @@ fn services(report: &StatusReport) -> Vec<Family> {
         "Backends that new flows of a service are sent to.",
         &["service"],
     );
-    let mut traffic = TrafficFamilies::new("service", &["service"]);
+    let mut traffic = TrafficFamilies::new("service", "", &["service"]);
     for service in &report.services {
         let ServiceReport {
             name,
@@ -264,8 +288,22 @@ fn backends(report: &StatusReport) -> Vec<Family> {
         "Whether the way to a backend is known down to the MAC address.",
         &BACKEND,
     );
-    let mut traffic = TrafficFamilies::new("backend", &BACKEND);
+    let mut no_replies = Family::gauges(
+        "lb_backend_no_replies",
+        "Whether new TCP flows go to a backend that is up and no packet comes back from it (1).",
+        &BACKEND,
+    );
+    let mut traffic = TrafficFamilies::new("backend", " over all services that use it", &BACKEND);
 
+    let shared = report.shared_backends.iter();
+    let shared: HashMap<_, _> = shared
+        .map(|backend| (&backend.address, &backend.traffic))
+        .collect();
+    let backends = report.services.iter().flat_map(|service| &service.backends);
+    let silent: HashSet<_> = backends
+        .filter(|backend| backend.no_replies.is_some())
+        .map(|backend| &backend.address)
+        .collect();
     let (mut counted, mut pools) = (HashSet::new(), HashSet::new());
     for service in &report.services {
         // A pool is the same in all services that share it.
@@ -285,12 +323,16 @@ fn backends(report: &StatusReport) -> Vec<Family> {
             // Its traffic is that of all services together, so it counts once, under the first name it has.
             if counted.insert(address) {
                 let labels = [name.as_str(), address];
-                traffic.add(&labels, &backend.traffic);
+                let own = backend.traffic.as_ref();
+                if let Some(counts) = own.or_else(|| shared.get(address).copied()) {
+                    traffic.add(&labels, counts);
+                }
                 resolved.set(&labels, u64::from(backend.next_hop.is_some()));
+                no_replies.set(&labels, u64::from(silent.contains(address)));
             }
         }
     }
-    let mut families = vec![up, weight, resolved];
+    let mut families = vec![up, weight, resolved, no_replies];
     families.extend(traffic.into_families());
     families
 }

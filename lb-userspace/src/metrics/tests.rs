@@ -24,7 +24,16 @@ fn sample() -> StatusReport {
 
 fn exposition() -> String {
     let metrics = Metrics::new().unwrap();
-    health::Metrics::register(metrics.registry()).unwrap();
+    let checks = health::Metrics::register(metrics.registry()).unwrap();
+    checks.record(
+        "web1",
+        &crate::health::CheckResult {
+            pool: "web".to_owned(),
+            backend: "10.0.0.11:80".parse().unwrap(),
+            outcome: Ok(()),
+            duration: std::time::Duration::from_millis(1),
+        },
+    );
     metrics.reloaded(
         true,
         SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_500),
@@ -42,6 +51,8 @@ fn a_report_becomes_series() {
         r#"lb_backend_in_rotation{address="10.0.0.12:80",backend="web2",service="www"} 0"#,
         r#"lb_backend_next_hop_resolved{address="10.0.0.13:80",backend="10.0.0.13:80"} 0"#,
         r#"lb_backend_new_flows_total{address="10.0.0.12:80",backend="web2"} 228394"#,
+        r#"lb_backend_no_replies{address="10.0.0.11:80",backend="web1"} 0"#,
+        r#"lb_backend_no_replies{address="10.0.0.15:80",backend="web5"} 1"#,
         r#"lb_backend_packets_total{address="10.0.0.12:80",backend="web2",direction="reverse"} 12000000"#,
         r#"lb_backend_up{address="10.0.0.11:80",backend="web1",pool="web"} 1"#,
         r#"lb_backend_up{address="10.0.0.12:80",backend="web2",pool="web"} 0"#,
@@ -57,6 +68,9 @@ fn a_report_becomes_series() {
         "lb_flow_table_entries 2480",
         r#"lb_interface_attached{interface="eth0",mode="native"} 1"#,
         r#"lb_interface_attached{interface="eth1",mode="detached"} 0"#,
+        r#"lb_driver_counters_total{counter="tx_xdp_tx_drops",interface="eth0"} 327"#,
+        r#"lb_interface_notices{interface="eth0"} 1"#,
+        r#"lb_interface_notices{interface="eth1"} 0"#,
         "lb_map_changes_total 212",
         r#"lb_packets_total{verdict="drop"} 12"#,
         r#"lb_packets_total{verdict="redirect"} 35802467"#,
@@ -67,10 +81,10 @@ fn a_report_becomes_series() {
         "lb_reconcile_failures_total 0",
         "lb_reconciles_total 8123",
         r#"lb_service_active_flows{service="www"} 1234"#,
-        r#"lb_service_backends_in_rotation{service="www"} 1"#,
+        r#"lb_service_backends_in_rotation{service="www"} 2"#,
         r#"lb_service_bytes_total{direction="reverse",service="www"} 12345678901"#,
         r#"lb_service_new_flows_total{service="www"} 456789"#,
-        r#"lb_service_packets_total{direction="forward",service="192.0.2.11:53"} 100"#,
+        r#"lb_service_packets_total{direction="forward",service="192.0.2.11:53/udp"} 100"#,
     ];
     for line in lines {
         assert!(
@@ -81,6 +95,81 @@ fn a_report_becomes_series() {
     assert!(text.contains("\nprocess_start_time_seconds "), "{text}");
     let info = r#"lb_service_info{address="192.0.2.10:80",mode="nat",pool="web",protocol="tcp",scheduler="round-robin",service="www"} 1"#;
     assert!(text.contains(info), "{text}");
+}
+
+/// The table of METRICS.md as it should be: name, kind, labels and help of each family on the page.
+fn table(text: &str) -> Vec<String> {
+    let mut rows = Vec::new();
+    let mut helps = text.split("# HELP ").skip(1);
+    while let Some((name, rest)) = helps.next().and_then(|family| family.split_once(' ')) {
+        let mut lines = rest.lines();
+        let help = lines.next().unwrap();
+        let kind = lines.next().unwrap().rsplit(' ').next().unwrap();
+        let labels: std::collections::BTreeSet<_> = lines
+            .filter_map(|series| series.split_once('{'))
+            .flat_map(|(_, labels)| {
+                labels
+                    .split("\",")
+                    .map(|label| label.split('=').next().unwrap())
+            })
+            .filter(|label| *label != "le")
+            .map(|label| format!("`{label}`"))
+            .collect();
+        let labels = labels.into_iter().collect::<Vec<_>>().join(", ");
+        rows.push(format!("| `{name}` | {kind} | {labels} | {help} |"));
+    }
+    rows
+}
+
+#[test]
+fn every_metric_stands_in_the_table() {
+    let rows = table(&exposition());
+    let document = include_str!("../../METRICS.md");
+    let documented: Vec<_> = document
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    assert_eq!(
+        documented,
+        rows,
+        "METRICS.md should say:\n{}",
+        rows.join("\n")
+    );
+}
+
+#[test]
+fn the_page_says_of_each_pair_what_the_report_says() {
+    let (report, text) = (sample(), exposition());
+    let value = |name: &str, labels: &[(&str, &str)]| {
+        let labels: Vec<_> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .collect();
+        let series = format!("{name}{{{}}} ", labels.join(","));
+        let line = text.lines().find_map(|line| line.strip_prefix(&series));
+        line.unwrap_or_else(|| panic!("no {series}in:\n{text}"))
+            .to_owned()
+    };
+    for service in &report.services {
+        for row in &service.backends {
+            let backend = [("address", row.address.as_str()), ("backend", &row.name)];
+            let pair = [&backend[..], &[("service", &service.name)]].concat();
+            let flows = row.active_flows.to_string();
+            assert_eq!(value("lb_backend_active_flows", &pair), flows);
+            let in_rotation = u8::from(row.in_rotation).to_string();
+            assert_eq!(value("lb_backend_in_rotation", &pair), in_rotation);
+            let missing = u8::from(row.no_replies.is_some()).to_string();
+            assert_eq!(value("lb_backend_no_replies", &backend), missing);
+            let shared = report.shared_backends.iter();
+            let mut shared = shared.filter(|shared| shared.address == row.address);
+            let traffic = row
+                .traffic
+                .or_else(|| Some(shared.next()?.traffic))
+                .unwrap();
+            let flows = traffic.new_flows.to_string();
+            assert_eq!(value("lb_backend_new_flows_total", &backend), flows);
+        }
+    }
 }
 
 #[test]
@@ -95,6 +184,19 @@ fn a_backend_of_two_services_counts_once() {
     let reverse =
         r#"lb_backend_packets_total{address="10.0.0.21:53",backend="ns",direction="reverse"} 1098"#;
     assert_eq!(lines, [forward, reverse]);
+}
+
+#[test]
+fn a_removed_service_is_none_of_the_configuration() {
+    let text = exposition();
+    for name in ["lb_service_info{", "lb_service_backends_in_rotation{"] {
+        let mut lines = text.lines().filter(|line| line.starts_with(name));
+        assert!(!lines.any(|line| line.contains("192.0.2.11")), "{name}");
+    }
+    assert!(
+        !text.contains("pool=\"\""),
+        "its backends are of no pool:\n{text}"
+    );
 }
 
 #[test]
@@ -208,12 +310,17 @@ async fn pages_say_how_the_agent_is() {
         (StatusCode::OK, "ready\n".into())
     );
     report.agent.ready = false;
+    report.agent.not_ready = vec!["eth1: there is no interface eth1".into()];
+    let unready = (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "not ready\neth1: there is no interface eth1\n".to_owned(),
+    );
+    assert_eq!(page(core(Some(report.clone())), "/readyz").await, unready);
+    report.program = None;
     assert_eq!(
-        page(core(Some(report)), "/readyz").await,
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not ready\neth1: there is no interface eth1\n".into()
-        )
+        page(core(Some(report)), "/metrics").await,
+        unready,
+        "nothing was read, and zeroes would be wrong"
     );
     let mute = (
         StatusCode::SERVICE_UNAVAILABLE,

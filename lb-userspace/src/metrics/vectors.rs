@@ -130,9 +130,11 @@ pub(super) struct TrafficFamilies {
 }
 
 impl TrafficFamilies {
-    pub(super) fn new(what: &str, labels: &[&'static str]) -> Self {
+    /// Of a `what`; `over` says what is added up in it.
+    pub(super) fn new(what: &str, over: &str, labels: &[&'static str]) -> Self {
         let directed: Vec<_> = labels.iter().copied().chain(["direction"]).collect();
-        let per = format!("a {what}, forward (towards backends) or reverse (towards clients)");
+        let per =
+            format!("a {what}{over}, forward (towards backends) or reverse (towards clients)");
         Self {
             packets: Family::counters(
                 format!("lb_{what}_packets_total"),
@@ -146,7 +148,7 @@ impl TrafficFamilies {
             ),
             new_flows: Family::counters(
                 format!("lb_{what}_new_flows_total"),
-                format!("Flows made for a {what}."),
+                format!("Flows made for a {what}{over}."),
                 labels,
             ),
         }

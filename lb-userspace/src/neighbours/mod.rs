@@ -63,6 +63,8 @@ impl Observation {
 pub struct Link {
     /// Kernel index; another one after the interface was made anew.
     pub ifindex: u32,
+    /// Differs from before where the interface was made anew, which the index alone need not show.
+    pub made: u32,
     /// MAC address; zeros where the interface has none.
     pub mac: [u8; 6],
     /// Set up, and its carrier is there.
@@ -78,6 +80,8 @@ pub struct Link {
 pub struct Resolution {
     /// For the planner.
     pub hop: Hop,
+    /// The host's own address on the way, which its packets to there come from; `None` where it is not known.
+    pub source: Option<IpAddr>,
     /// Why it is not [`Hop::Known`]; displayed, a whole sentence without a full stop.
     pub reason: Option<Reason>,
 }

@@ -215,6 +215,22 @@ impl Requests {
         answer(request.execute(), format!("probe the neighbour {address}")).await
     }
 
+    /// Has the kernel forget a neighbour, but for a permanent entry, which is the operator's.
+    pub(crate) async fn forget(&self, (ifindex, address): NeighbourKey) {
+        let mut message = NeighbourMessage::default();
+        message.header.family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.ifindex = ifindex;
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(address.into()));
+        let request = self.0.neighbours().del(message).execute();
+        // There may be no entry, and then there is nothing to forget.
+        drop(answer(request, format!("forget the neighbour {address}")).await);
+    }
+
     /// Adds an address of the agent's.
     pub(crate) async fn add_address(&self, row: AddressRow) -> Result<(), Error> {
         let mut request = self
@@ -365,10 +381,13 @@ fn route(message: &RouteMessage) -> Option<RouteAnswer> {
             ));
         }
     }
-    let (mut out, mut gateway) = (None, None);
+    let (mut out, mut gateway, mut source) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(ifindex) => out = Some(*ifindex),
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => {
+                source = Some(IpAddr::V4(*address));
+            }
             RouteAttribute::Gateway(RouteAddress::Inet(address))
             | RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
             RouteAttribute::Gateway(RouteAddress::Inet6(address))
@@ -376,7 +395,11 @@ fn route(message: &RouteMessage) -> Option<RouteAnswer> {
             _ => {}
         }
     }
-    out.map(|ifindex| RouteAnswer::Unicast { ifindex, gateway })
+    out.map(|ifindex| RouteAnswer::Unicast {
+        ifindex,
+        gateway,
+        source,
+    })
 }
 
 fn mac(bytes: &[u8]) -> Option<[u8; 6]> {

@@ -186,6 +186,22 @@ mod tests {
     }
 
     #[test]
+    fn a_neighbour_that_is_no_longer_wanted_is_forgotten() {
+        let now = Instant::now();
+        let mut prober = Prober::default();
+        assert_eq!(probes(&mut prober, Usability::None, now, 20).len(), 5);
+        assert!(prober.due([].into_iter(), now).is_empty());
+        prober.want(KEY);
+        assert_eq!(prober.next(now), None);
+        let back = now + Duration::from_secs(20);
+        assert_eq!(
+            probes(&mut prober, Usability::None, back, 8),
+            [0, 1, 3, 7],
+            "it begins anew"
+        );
+    }
+
+    #[test]
     fn two_ways_through_one_neighbour_are_one_probe() {
         let now = Instant::now();
         let both = [(KEY, Usability::None), (KEY, Usability::None)];

@@ -70,10 +70,11 @@ pub(crate) enum Usability {
 /// What the kernel does with packets to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RouteAnswer {
-    /// Sends them out of this interface, to the gateway where there is one.
+    /// Sends them out of this interface, to the gateway where there is one, from this address of its own.
     Unicast {
         ifindex: u32,
         gateway: Option<IpAddr>,
+        source: Option<IpAddr>,
     },
     /// Takes them itself.
     Local,
@@ -88,6 +89,8 @@ pub(crate) enum RouteAnswer {
 pub(crate) struct Table {
     pub(crate) host_forwards: bool,
     pub(crate) links: BTreeMap<u32, LinkRow>,
+    /// How often a link of that index went away.
+    pub(crate) gone: BTreeMap<u32, u32>,
     /// In the kernel's order.
     pub(crate) addresses: Vec<AddressRow>,
     pub(crate) neighbours: BTreeMap<NeighbourKey, NeighbourRow>,
@@ -119,6 +122,7 @@ impl Table {
             }
             Event::LinkGone(ifindex) => {
                 self.links.remove(&ifindex);
+                *self.gone.entry(ifindex).or_default() += 1;
                 self.addresses.retain(|address| address.ifindex != ifindex);
                 self.neighbours.retain(|(of, _), _| *of != ifindex);
                 Effect::Routes
@@ -145,6 +149,12 @@ impl Table {
             Event::Routes => Effect::Routes,
             Event::Lost => Effect::All,
         }
+    }
+
+    /// Forgets the routes to what is no longer watched.
+    pub(crate) fn forget_others(&mut self, watch: &Watch) {
+        self.routes
+            .retain(|destination, _| watch.destinations.contains(destination));
     }
 
     /// The observation that follows.
@@ -187,9 +197,9 @@ impl Table {
     /// The neighbour that packets to `destination` go to.
     pub(crate) fn neighbour_on_the_way(&self, destination: IpAddr) -> Option<NeighbourKey> {
         match self.routes.get(&destination)? {
-            RouteAnswer::Unicast { ifindex, gateway } => {
-                Some((*ifindex, gateway.unwrap_or(destination)))
-            }
+            RouteAnswer::Unicast {
+                ifindex, gateway, ..
+            } => Some((*ifindex, gateway.unwrap_or(destination))),
             RouteAnswer::Local | RouteAnswer::Many | RouteAnswer::None(_) => None,
         }
     }
@@ -202,6 +212,7 @@ impl Table {
             .find(|row_| row_.ifindex == row.ifindex && row_.protocol != PROTOCOL);
         Some(Link {
             ifindex: row.ifindex,
+            made: self.gone.get(&row.ifindex).copied().unwrap_or(0),
             mac: row.mac,
             up: row.up,
             ipv4: ipv4.map(|address| address.address),
@@ -212,10 +223,15 @@ impl Table {
     fn resolve(&self, address: IpAddr, watch: &Watch) -> Resolution {
         let unreachable = |reason| Resolution {
             hop: Hop::Unreachable,
+            source: None,
             reason: Some(reason),
         };
-        let (ifindex, gateway) = match self.routes.get(&address) {
-            Some(RouteAnswer::Unicast { ifindex, gateway }) => (ifindex, gateway),
+        let (ifindex, gateway, source) = match self.routes.get(&address) {
+            Some(RouteAnswer::Unicast {
+                ifindex,
+                gateway,
+                source,
+            }) => (ifindex, gateway, *source),
             Some(RouteAnswer::Local) => return unreachable(Reason::Local(address)),
             Some(RouteAnswer::Many) => return unreachable(Reason::NotUnicast(address)),
             Some(RouteAnswer::None(answer)) => {
@@ -251,12 +267,14 @@ impl Table {
         {
             Some(mac) => Resolution {
                 hop: Hop::Known { key, mac },
+                source,
                 reason: None,
             },
             None => Resolution {
                 hop: Hop::Keep {
                     key: Some(key.clone()),
                 },
+                source,
                 reason: Some(Reason::Unanswered {
                     address,
                     neighbour: key,
@@ -269,6 +287,7 @@ impl Table {
 fn keep(address: IpAddr) -> Resolution {
     Resolution {
         hop: Hop::Keep { key: None },
+        source: None,
         reason: Some(Reason::NotAsked(address)),
     }
 }

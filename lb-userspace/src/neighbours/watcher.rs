@@ -268,9 +268,7 @@ impl Watcher {
 
     async fn ask_routes(&mut self) {
         self.routes_due = None;
-        self.table
-            .routes
-            .retain(|destination, _| self.watch.destinations.contains(destination));
+        self.table.forget_others(&self.watch);
         for destination in &self.watch.destinations {
             match self.requests.route(*destination).await {
                 Ok(answer) => {

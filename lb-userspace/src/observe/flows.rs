@@ -27,12 +27,22 @@ pub struct FlowCensus {
 }
 
 impl FlowCensus {
-    /// Counts the entries of a table.
+    /// Counts the entries of a table, in which `at` reads the entry of an index.
     #[must_use]
-    pub fn take(entries: impl Iterator<Item = FlowEntry>, clock: &Clock) -> Self {
+    pub fn take(
+        entries: impl Iterator<Item = FlowEntry>,
+        at: impl Fn(u32) -> FlowEntry,
+        clock: &Clock,
+    ) -> Self {
         let mut census = Self::default();
-        for (key, recipe) in entries.filter_map(|entry| entry.read()) {
-            census.add(&key, &recipe, *clock);
+        for entry in entries {
+            if let Some((key, recipe)) = entry.read() {
+                census.add(
+                    &key,
+                    &as_young_as_flow(&entry, &at, (&key, recipe), *clock),
+                    *clock,
+                );
+            }
         }
         census
     }
@@ -89,6 +99,24 @@ impl FlowCensus {
     }
 }
 
+/// The recipe of an entry, used last when its flow was: a packet leaves its time in the entry of its own direction alone.
+fn as_young_as_flow(
+    entry: &FlowEntry,
+    at: impl Fn(u32) -> FlowEntry,
+    (key, recipe): (&FlowKey, Recipe),
+    clock: Clock,
+) -> Recipe {
+    if !flow::is_expired(&recipe, key.protocol(), &clock) {
+        return recipe;
+    }
+    match at(entry.partner()).read() {
+        Some((other, partner)) if other == flow::partner(key, &recipe) => {
+            recipe.used_at(partner.last_seen())
+        }
+        _ => recipe,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddrV4;
@@ -121,6 +149,33 @@ mod tests {
         entry
     }
 
+    /// The census of a table that is these entries.
+    fn take(entries: &[FlowEntry], now: u32) -> FlowCensus {
+        let at = |index| entries.get(index as usize).copied().unwrap_or_default();
+        FlowCensus::take(entries.iter().copied(), at, &clock(now))
+    }
+
+    #[test]
+    fn a_flow_that_is_used_in_one_direction_lives_in_both() {
+        let now = 8_000 * TICKS;
+        for (seen, active) in [([0, now], 1), ([now, 0], 1), ([0, 0], 0)] {
+            let forward = entry(State::Established, 0, seen[0]);
+            let (key, recipe) = forward.read().unwrap();
+            let reply = flow::partner(&key, &recipe);
+            let mut reverse = entry(State::Established, meta::REVERSE, seen[1]);
+            reverse.words[field::ADDRESSES] = reply.addresses;
+            reverse.words[field::REST] = reply.rest | reverse.words[field::REST] & !FlowKey::REST;
+            reverse.words[field::REWRITE] =
+                u64::from(key.destination_word()) | u64::from(key.destination_port()) << 32;
+            let mut entries = [forward, reverse];
+            entries[0].words[field::PARTNER] = 1;
+            let census = take(&entries, now);
+            assert_eq!(census.active_of_service(2), active, "{seen:?}");
+            let references = census.backend_references.get(&3).copied();
+            assert_eq!(references, (active > 0).then_some(2), "{seen:?}");
+        }
+    }
+
     #[test]
     fn a_flow_counts_once_and_a_closed_one_not_at_all() {
         let entries = [
@@ -128,7 +183,7 @@ mod tests {
             entry(State::Established, meta::REVERSE, 1_000),
             entry(State::Closed, 0, 1_000),
         ];
-        let census = FlowCensus::take(entries.into_iter(), &clock(1_000));
+        let census = take(&entries, 1_000);
         assert_eq!((census.entries, census.active_of_service(2)), (3, 1));
         assert_eq!(
             census.backend_references[&3], 3,
@@ -137,8 +192,42 @@ mod tests {
     }
 
     #[test]
+    fn each_flow_counts_once_whichever_of_its_entries_is_left() {
+        let entries = [
+            entry(State::Established, 0, 1_000),
+            entry(State::HalfOpen, 0, 1_000),
+            entry(State::Established, meta::REVERSE, 1_000),
+        ];
+        let census = take(&entries, 1_000);
+        assert_eq!(
+            census.active,
+            [((2, 3), 2)].into(),
+            "a client's entry stands for it"
+        );
+        assert_eq!(census.service_references, [(2, 3)].into());
+        assert_eq!(
+            census.interface_references.values().sum::<u64>(),
+            1,
+            "only replies name an interface"
+        );
+    }
+
+    #[test]
+    fn remembered_replies_refer_for_as_long_as_they_are_remembered() {
+        let replies = || [entry(State::Established, meta::REVERSE, 1_000)].into_iter();
+        for (seconds, references) in [(0, 1), (REMEMBERED_SECONDS, 1), (REMEMBERED_SECONDS + 1, 0)]
+        {
+            let clock = clock(1_000 + seconds * TICKS);
+            let census = FlowCensus::default().with_overflow(replies(), &clock);
+            let found = census.backend_references.get(&3).copied();
+            assert_eq!(found.unwrap_or(0), references, "after {seconds} s");
+            assert_eq!((census.entries, census.active.len()), (0, 0));
+        }
+    }
+
+    #[test]
     fn an_expired_flow_refers_to_nothing() {
-        let census = FlowCensus::take([entry(State::Closed, 0, 0)].into_iter(), &clock(TICKS * 31));
+        let census = take(&[entry(State::Closed, 0, 0)], TICKS * 31);
         assert_eq!(
             census,
             FlowCensus {
@@ -152,7 +241,7 @@ mod tests {
     fn free_entries_and_those_being_written_do_not_count() {
         let mut writing = entry(State::Established, 0, 0);
         writing.words[field::TAG] = 3;
-        let census = FlowCensus::take([writing, FlowEntry::default()].into_iter(), &clock(0));
+        let census = take(&[writing, FlowEntry::default()], 0);
         assert_eq!(census, FlowCensus::default());
     }
 }

@@ -4,29 +4,39 @@
 //! knows ([`Known`]) into a [`StatusReport`]. Reading may take milliseconds: call it on a blocking thread. Nothing here
 //! writes.
 
+mod drivers;
 pub mod flows;
 pub mod rates;
+mod readiness;
+mod replies;
 mod report;
+mod shared;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::abi::{BackendId, FlowCounters, InterfaceSlot, ServiceId};
+use lb_common::abi::{BackendId, FlowCounters, InterfaceSlot, Protocol, ServiceId};
 
 pub(crate) use report::timestamp;
 pub use report::{BackendHealth, Known, KnownInterface};
 
+use self::drivers::Driver;
+
 use crate::{
     dataplane::{InForce, ProgramInForce, Readings},
-    observe::{flows::FlowCensus, rates::Rates},
+    observe::{
+        flows::FlowCensus,
+        rates::Rates,
+        replies::{Replies, Silence},
+    },
     plan::{References, Tables},
     status::StatusReport,
 };
@@ -52,6 +62,9 @@ struct Memory {
     census: Option<(Instant, Duration, Arc<FlowCensus>)>,
     services: Rates<ServiceId, RATES>,
     backends: Rates<BackendId, RATES>,
+    /// What drivers had counted when the program was attached, by interface.
+    drivers: BTreeMap<String, BTreeMap<String, u64>>,
+    replies: Replies<BackendId>,
 }
 
 /// Flows, packets and bytes a second.
@@ -73,12 +86,15 @@ struct Seen {
     rows: BTreeMap<SocketAddr, BackendId>,
     services: Counted<ServiceId>,
     backends: Counted<BackendId>,
+    /// Backends from which nothing comes back, and since when as time before the report.
+    silent: BTreeMap<BackendId, (Duration, Silence)>,
     verdicts: Vec<u64>,
     table_events: Vec<u64>,
     flow_capacity: u64,
     census: Arc<FlowCensus>,
     program: Option<ProgramInForce>,
     attached: BTreeMap<String, InForce>,
+    drivers: BTreeMap<String, Driver>,
 }
 
 impl Observer {
@@ -155,19 +171,37 @@ impl Observer {
                 self.readings.attached(ifindex).ok().flatten()?,
             ))
         });
+        let attached = attached.collect();
+        let rows: BTreeMap<_, _> = tables
+            .tenants()
+            .map(|(id, address, _)| (address, id))
+            .collect();
+        let census = self.census(now, CENSUS_AGE)?;
+        let silent = {
+            let replies = &mut self.memory().replies;
+            for id in spoken_to_by_udp(known, &tables, &rows, &census) {
+                replies.forget(&id);
+            }
+            let missing = replies.missing(now);
+            missing
+                .map(|(id, silence)| {
+                    let ago = now.saturating_duration_since(silence.since);
+                    (id, (ago, silence))
+                })
+                .collect()
+        };
         Ok(Seen {
-            rows: tables
-                .tenants()
-                .map(|(id, address, _)| (address, id))
-                .collect(),
+            rows,
+            silent,
             services,
             backends,
             verdicts: self.readings.verdicts(),
             table_events: self.readings.table_events(),
             flow_capacity: self.readings.flow_capacity(),
-            census: self.census(now, CENSUS_AGE)?,
+            census,
             program: Some(self.readings.program()?),
-            attached: attached.collect(),
+            drivers: self.drivers(known, &attached),
+            attached,
             tables,
         })
     }
@@ -186,6 +220,7 @@ impl Observer {
         let mut memory = self.memory();
         memory.services.observe(now, totals(&services));
         memory.backends.observe(now, totals(&backends));
+        memory.replies.observe(now, &backends);
         let services = services
             .into_iter()
             .map(|(id, counters)| (id, (counters, memory.services.of(&id))));
@@ -221,6 +256,34 @@ impl Observer {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Backends whose counters may be those of UDP, of which no replies need come: of services of the configuration, and of
+/// removed ones that still hold flows.
+fn spoken_to_by_udp(
+    known: &Known,
+    tables: &Tables,
+    rows: &BTreeMap<SocketAddr, BackendId>,
+    census: &FlowCensus,
+) -> BTreeSet<BackendId> {
+    let model = &known.model;
+    let services = model.services.iter();
+    let services = services.filter(|service| service.protocol == Protocol::Udp);
+    let used: BTreeSet<_> = services.map(|service| service.pool.as_str()).collect();
+    let pools = model.pools.iter();
+    let pools = pools.filter(|pool| used.contains(pool.name.as_str()));
+    let configured = pools
+        .flat_map(|pool| &pool.backends)
+        .filter_map(|backend| rows.get(&backend.address).copied());
+    let is_udp = |service: u32| {
+        let row = ServiceId::new(service).and_then(|id| tables.services.get(&id));
+        row.is_some_and(|row| row.protocol == Protocol::Udp as u8)
+    };
+    let holding = census.active.keys();
+    let holding = holding
+        .filter(|(service, _)| is_udp(*service))
+        .filter_map(|(_, backend)| BackendId::new(*backend));
+    configured.chain(holding).collect()
 }
 
 /// What rates are taken of.

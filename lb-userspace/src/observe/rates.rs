@@ -87,6 +87,11 @@ mod tests {
             BTreeMap::from([("web", [300, 5])]),
         );
         assert_eq!(rates.of(&"web"), [100.0, 0.0]);
+        rates.observe(
+            start + Duration::from_secs(2) + SHORTEST,
+            BTreeMap::from([("web", [307, 5])]),
+        );
+        assert_eq!(rates.of(&"web"), [7.0, 0.0], "just long enough");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::SystemTime,
 };
@@ -13,14 +13,15 @@ use lb_common::{
     verdict::{DropReason, Verdict},
 };
 
-use super::{RATES, Seen};
+use super::{RATES, Seen, readiness::missing, replies, shared};
 use crate::{
     dataplane::InForceMode,
     model::{Backend, DataPlaneLog, Model, Service},
+    neighbours::Resolution,
     plan::{ServiceAddress, backend_address},
     status::{
-        AgentReport, BackendReport, ChecksReport, FlowTableReport, InterfaceReport, ProgramReport,
-        ServiceReport, StatusReport, Traffic,
+        AgentReport, BackendReport, ChecksReport, FlowTableReport, InterfaceReport,
+        NoRepliesReport, ProgramReport, ServiceReport, StatusReport, Traffic,
     },
 };
 
@@ -35,6 +36,8 @@ pub struct Known {
     pub interfaces: Vec<KnownInterface>,
     /// By pool and backend.
     pub health: BTreeMap<(String, SocketAddr), BackendHealth>,
+    /// The ways to backends.
+    pub ways: BTreeMap<IpAddr, Resolution>,
 }
 
 /// An interface of the configuration.
@@ -46,6 +49,8 @@ pub struct KnownInterface {
     pub ifindex: Option<u32>,
     /// Why the program does not run there, or why it runs in generic mode.
     pub reason: Option<String>,
+    /// What costs packets there, as far as the core knows.
+    pub notice: Option<String>,
 }
 
 /// A backend of a pool.
@@ -76,10 +81,22 @@ pub(super) fn compose(known: &Known, seen: &Seen, time: SystemTime) -> StatusRep
     };
     let named = |verdict: Verdict| (verdict.name().to_owned(), row(verdict));
     let event_count = |event: Event| seen.table_events.get(event as usize).copied().unwrap_or(0);
+    let interfaces: Vec<_> = known
+        .interfaces
+        .iter()
+        .map(|interface| interface_report(interface, seen))
+        .collect();
+    let mut services = services(known, seen, time);
+    let mut agent = known.agent.clone();
+    agent
+        .not_ready
+        .extend(missing(known.model.ready_when, &interfaces, &services));
+    agent.ready = agent.not_ready.is_empty();
+    let shared_backends = shared::take(&mut services);
     StatusReport {
         instance: known.model.instance.clone(),
         time: timestamp(time),
-        agent: known.agent.clone(),
+        agent,
         program: seen.program.as_ref().map(|program| ProgramReport {
             id: program.id,
             tag: format!("{:016x}", program.tag),
@@ -87,12 +104,9 @@ pub(super) fn compose(known: &Known, seen: &Seen, time: SystemTime) -> StatusRep
             verified_instructions: program.verified_instructions,
             log: log_level(known.model.data_plane.log).to_owned(),
         }),
-        interfaces: known
-            .interfaces
-            .iter()
-            .map(|interface| interface_report(interface, seen))
-            .collect(),
-        services: services(known, seen),
+        interfaces,
+        services,
+        shared_backends,
         flow_table: FlowTableReport {
             capacity: seen.flow_capacity,
             entries: seen.census.entries,
@@ -121,15 +135,25 @@ fn interface_report(interface: &KnownInterface, seen: &Seen) -> InterfaceReport 
         Some(_) => ("native", None),
         None => ("detached", None),
     };
+    let driver = seen.drivers.get(&interface.name);
+    let driver = driver.cloned().unwrap_or_default();
     InterfaceReport {
         name: interface.name.clone(),
         ifindex: interface.ifindex,
         mode: mode.to_owned(),
         reason: interface.reason.clone().or(other),
+        notices: interface
+            .notice
+            .iter()
+            .cloned()
+            .chain(driver.notices)
+            .collect(),
+        driver_counters: driver.counters,
+        driver_losses: driver.losses,
     }
 }
 
-fn services(known: &Known, seen: &Seen) -> Vec<ServiceReport> {
+fn services(known: &Known, seen: &Seen, time: SystemTime) -> Vec<ServiceReport> {
     let tables = &seen.tables;
     let mut configured = BTreeSet::new();
     let pools: HashMap<_, _> = known
@@ -161,7 +185,12 @@ fn services(known: &Known, seen: &Seen) -> Vec<ServiceReport> {
                 all: members.unwrap_or_default(),
                 in_rotation: rotation,
             };
-            service_report(known, seen, service, in_force.map(|(id, _)| id), &members)
+            let id = in_force.map(|(id, _)| id);
+            let mut report = service_report(known, seen, service, id, &members);
+            for (backend, row) in members.all.iter().zip(&mut report.backends) {
+                row.no_replies = no_replies(known, seen, backend.address, row, time);
+            }
+            report
         })
         .collect();
     let removed = tables.owners().filter(|(id, ..)| !configured.contains(id));
@@ -226,7 +255,7 @@ fn removed_service(
     };
     let round_robin = row.scheduler == Scheduler::RoundRobin as u8;
     ServiceReport {
-        name: address.address.to_string(),
+        name: address.to_string(),
         address: address.address.to_string(),
         protocol: protocol_name(address.protocol).to_owned(),
         mode: mode.to_owned(),
@@ -267,9 +296,33 @@ fn backend_report(
         active_flows: service
             .zip(row)
             .map_or(0, |(service, row)| active(seen, service, row)),
-        traffic: traffic(row.and_then(|row| seen.backends.get(&row))),
+        traffic: Some(traffic(row.and_then(|row| seen.backends.get(&row)))),
+        no_replies: None,
         checks: health.and_then(|health| health.checks.clone()),
     }
+}
+
+/// Whether nothing comes back from a backend that should answer. One that is down, or to which no way is known, has a
+/// better reason.
+fn no_replies(
+    known: &Known,
+    seen: &Seen,
+    address: SocketAddr,
+    row: &BackendReport,
+    time: SystemTime,
+) -> Option<NoRepliesReport> {
+    let answers = matches!(row.state.as_str(), "up" | "unchecked") && row.next_hop.is_some();
+    let (ago, silence) = seen.silent.get(seen.rows.get(&address)?)?;
+    let mend = replies::mend(address.ip(), known.ways.get(&address.ip()));
+    answers.then(|| NoRepliesReport {
+        since: timestamp(time.checked_sub(*ago).unwrap_or(time)),
+        new_flows: silence.new_flows,
+        mend: if row.state == "unchecked" {
+            format!("if it is alive, {mend}")
+        } else {
+            mend
+        },
+    })
 }
 
 /// Backends that hold flows of a service and are no longer of its pool.
@@ -296,7 +349,8 @@ fn removed_backends(
             in_rotation: false,
             next_hop: next_hop(seen, id),
             active_flows: active(seen, service, id),
-            traffic: traffic(seen.backends.get(&id)),
+            traffic: Some(traffic(seen.backends.get(&id))),
+            no_replies: None,
             checks: None,
         })
         .collect()

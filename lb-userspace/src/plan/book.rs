@@ -179,3 +179,31 @@ fn rest<Id: Ord + Copy>(
     resting.retain(|_, rest| !rest.is_over());
     free
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_that_began_before_a_row_retired_frees_nothing() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let id = BackendId::new(1).unwrap();
+        let retired = BTreeSet::from([id]);
+        let clean = |started| References {
+            started,
+            backends: BTreeSet::new(),
+            services: BTreeSet::new(),
+            interfaces: BTreeSet::new(),
+        };
+        let mut book = Book::default();
+        assert_eq!(book.rest_backends(&retired, at(10)), []);
+        // The row had its tenant when the first one looked; a flow may have been made since.
+        for started in [9, 11, 12] {
+            book.scanned(&clean(at(started)));
+            assert_eq!(book.rest_backends(&retired, at(20)), [], "{started}");
+        }
+        book.scanned(&clean(at(13)));
+        assert_eq!(book.rest_backends(&retired, at(20)), [id]);
+    }
+}

@@ -38,6 +38,8 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// Its first IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
+    /// Bytes of the largest IP packet; 0 where that is not known.
+    pub mtu: u32,
 }
 
 /// What names a service on the wire.

@@ -100,15 +100,20 @@ impl<'a> Planner<'a> {
         if let Some((slot, _)) = adopted {
             return Some(*slot);
         }
+        let named = self.rows_on_ways();
         (1..MAX_INTERFACES)
             .filter_map(|row| InterfaceSlot::new(u8::try_from(row).ok()?))
             .find(|slot| {
                 let used = self.tables.interfaces.contains_key(slot)
-                    || self.tables.devices.contains_key(slot);
+                    || self.tables.devices.contains_key(slot)
+                    || named.contains(slot);
                 !used && !owned.contains(slot)
             })
     }
 }
+
+/// Bytes in front of what the MTU counts.
+const ETHERNET_HEADER: u32 = 14;
 
 fn row_of(interface: &Interface, ifindex: u32) -> InterfaceRow {
     InterfaceRow {
@@ -119,6 +124,11 @@ fn row_of(interface: &Interface, ifindex: u32) -> InterfaceRow {
         .pack(),
         ifindex,
         ipv4: interface.ipv4.map_or([0; 4], |address| address.octets()),
-        reserved: [0; 2],
+        max_frame: match interface.mtu {
+            0 => u32::MAX,
+            mtu => mtu.saturating_add(ETHERNET_HEADER),
+        },
+        padding: 0,
+        reserved: 0,
     }
 }

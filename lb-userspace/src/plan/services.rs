@@ -213,7 +213,7 @@ impl<'a> Planner<'a> {
             .keys()
             .filter(|key| !wanted.contains(key))
             .copied()
-            .partition(|key| key.port_be == [0; 2]);
+            .partition(|key| key.port_be == ServiceKey::NO_PORT);
         for key in markers.into_iter().chain(keys) {
             self.emit(Change::RemoveKey(key));
         }

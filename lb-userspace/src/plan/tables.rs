@@ -248,8 +248,8 @@ impl ServiceAddress {
         const ICMP: u8 = 1;
         let vip = address_bytes(self.address.ip());
         [
-            ServiceKey::new(vip, [0; 2], ICMP),
-            ServiceKey::new(vip, [0; 2], self.protocol as u8),
+            ServiceKey::new(vip, ServiceKey::NO_PORT, ICMP),
+            ServiceKey::new(vip, ServiceKey::NO_PORT, self.protocol as u8),
         ]
     }
 }

@@ -176,6 +176,17 @@ impl Check {
         }
     }
 
+    /// The same once a second, with a second of patience: where others keep the CPUs busy, a server that lives still passes.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            interval: second,
+            timeout: second,
+            ..self
+        }
+    }
+
     /// How late a death may be seen: `fall` checks that fail and the patience of the last, by the configuration alone.
     #[must_use]
     pub fn detection(&self) -> Duration {
@@ -276,7 +287,7 @@ impl Display for Check {
 impl Config {
     /// The whole file, with the keys that stand before the first table and the agent's own.
     #[must_use]
-    pub(super) fn text(&self, pin_root: &str, socket: &str) -> String {
+    pub(crate) fn text(&self, pin_root: &str, socket: &str) -> String {
         let instance = self
             .instance
             .as_ref()

@@ -18,7 +18,13 @@ impl Agent {
     /// Where it fails or its report is no report.
     pub fn status(&self) -> Result<StatusReport> {
         let socket = self.socket().display().to_string();
-        let output = self.lb(&["status", "--socket", &socket, "--json"])?;
+        let output = poll::until(SOON, "a status", || {
+            let output = self.lb(&["status", "--socket", &socket, "--json"])?;
+            // A report counts the flow table, for which the agent has 5 s: too little for a debug build that gets no CPU.
+            let said = command::said(&output);
+            ensure!(!said.contains("core has not answered"), "{said}");
+            anyhow::Ok(output)
+        })?;
         ensure!(
             output.status.success(),
             "lb status: {}\n{}",

@@ -57,6 +57,9 @@ const WARM_UP: u64 = 4;
 /// How old an entry has to be before a new flow may take its place, and some more.
 const REST: Duration = Duration::from_millis(3_300);
 
+/// How long the flows of [`Scene::Silent`] have been silent before a run.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// Of so many flows one may find its buckets full in a table that is not: a row's few packets without an entry are shown
 /// beside it, and are part of what it costs.
 pub(super) const HOMELESS: u64 = 50;
@@ -198,6 +201,8 @@ impl<'a> Stage<'a> {
         let packets = match row.scene {
             Scene::HalfFull(_) => packets.min(HALF_FULL_RUN),
             Scene::Full(_) => packets.min(FULL_RUN),
+            // With what is not timed of it, a run has one packet of each flow at most.
+            Scene::Silent(_, flows) => packets.min(u64::from(flows) / 2),
             Scene::Known(..) | Scene::Flooded(..) | Scene::Lookup(_) | Scene::Lines => packets,
         };
         let before = row.plan;
@@ -205,16 +210,17 @@ impl<'a> Stage<'a> {
             Scene::Lookup(table) => self.lookup(table, &mut row.plan, packets)?,
             Scene::Lines => self.lines(&mut row.plan, packets)?,
             Scene::Known(protocol, _)
+            | Scene::Silent(protocol, _)
             | Scene::HalfFull(protocol)
             | Scene::Full(protocol)
             | Scene::Flooded(protocol, _) => {
                 let mut world = self.world(row, packets)?;
-                if let Scene::Known(..) = row.scene {
+                if let Scene::Known(..) | Scene::Silent(..) = row.scene {
                     world.run(&mut self.replay, protocol, &mut row.plan, packets / WARM_UP)?;
                 }
                 let (run, seen) = world.run(&mut self.replay, protocol, &mut row.plan, packets)?;
                 check(row.path, &run.tally, &seen)?;
-                if let Scene::Known(..) | Scene::Full(_) = row.scene {
+                if let Scene::Known(..) | Scene::Silent(..) | Scene::Full(_) = row.scene {
                     self.worlds.insert(row.scene, (world, Instant::now()));
                 }
                 run
@@ -237,14 +243,14 @@ impl<'a> Stage<'a> {
     /// The tables of a row, ready for its next run.
     fn world(&mut self, row: &mut Row, packets: u64) -> Result<World> {
         if let Some((world, used)) = self.worlds.remove(&row.scene) {
-            if let Scene::Full(_) = row.scene {
-                thread::sleep(REST.saturating_sub(used.elapsed()));
-            }
+            thread::sleep(rest(row.scene).saturating_sub(used.elapsed()));
             return Ok(world);
         }
         let replay = &mut self.replay;
         match row.scene {
-            Scene::Known(protocol, flows) | Scene::Flooded(protocol, flows) => {
+            Scene::Known(protocol, flows)
+            | Scene::Silent(protocol, flows)
+            | Scene::Flooded(protocol, flows) => {
                 let entries = entries(row.scene, flows);
                 let mut world = World::new(self.object, entries)?;
                 world.establish(replay, protocol, flows.into())?;
@@ -252,6 +258,7 @@ impl<'a> Stage<'a> {
                     // Until the flood has filled the table, it has not begun.
                     world.run(replay, protocol, &mut row.plan, entries.into())?;
                 }
+                thread::sleep(rest(row.scene));
                 Ok(world)
             }
             Scene::HalfFull(protocol) => {
@@ -322,6 +329,15 @@ fn check(path: Path, tally: &Tally, seen: &Seen) -> Result<()> {
         seen.verdicts
     );
     Ok(())
+}
+
+/// How long tables have to be left alone before a run.
+fn rest(scene: Scene) -> Duration {
+    match scene {
+        Scene::Full(_) => REST,
+        Scene::Silent(..) => SILENCE,
+        _ => Duration::ZERO,
+    }
 }
 
 /// Entries of the table for so many known flows: they fill a quarter to a half of it. A flood finds it emptier, so that

@@ -28,6 +28,8 @@ pub(super) struct Row {
 pub(super) enum Scene {
     /// So many flows whose both ends were heard, in a table that they fill to a quarter or a half.
     Known(Protocol, u32),
+    /// So many known flows, each of which has been silent for some seconds before its packet.
+    Silent(Protocol, u32),
     /// A table that is half full in the middle of the run. New for each run.
     HalfFull(Protocol),
     /// A table that has been full for as long as it takes until its entries may be evicted.
@@ -69,6 +71,8 @@ const KNOWN: [(u32, &str, Option<f64>, Option<f64>); 4] = [
     (100_000, "100k", None, None),
     (500_000, "500k", Some(140.0), Some(55.0)),
 ];
+/// Flows of which each is silent before its packet: those of a real site mostly are.
+const SILENT_FLOWS: u32 = 500_000;
 /// Flows that clients who are not ours would have.
 const FOREIGN_FLOWS: u32 = 10_000;
 /// Keys in the calibration's table: few enough for the nearer caches and for the pages that the processor remembers, so
@@ -137,6 +141,7 @@ pub(super) fn rows() -> Vec<Row> {
             });
         }
     }
+    rows.push(silent());
     rows.extend(foreign());
     rows.push(flood());
     rows
@@ -156,6 +161,18 @@ fn foreign() -> [Row; 3] {
         plan: plan(kind).at_random(FOREIGN_FLOWS),
         path: Path::Foreign,
     })
+}
+
+/// One packet of each flow, in the order in which the flows were made, which says nothing of where they lie.
+fn silent() -> Row {
+    let protocol = Protocol::Tcp;
+    Row {
+        name: "hit/nat/ipv4/tcp/forward/500k-silent".to_owned(),
+        target_ns: Some(140.0),
+        scene: Scene::Silent(protocol, SILENT_FLOWS),
+        plan: plan(Step::Confirm.kind(protocol)).in_sequence(SILENT_FLOWS.into()),
+        path: Path::Forward,
+    }
 }
 
 /// Seven SYNs of flows that have not been, and one packet of a known flow.

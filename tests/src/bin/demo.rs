@@ -13,7 +13,8 @@ use lb_tests::agent::Config;
 use lb_tests::agent::config::{Check, METRICS};
 use lb_tests::http::load::Load;
 use lb_tests::http::{self, Exchange};
-use lb_tests::poll;
+use lb_tests::lateness::Lateness;
+use lb_tests::poll::{self, SOON};
 use lb_tests::screen::{Colour, Screen};
 use lb_tests::teardown;
 use lb_tests::topology::{Arms, BALANCER, CLIENT, Topology, VIP};
@@ -21,6 +22,8 @@ use lb_tests::web::Web;
 
 /// Requests of the first act.
 const REQUESTS: usize = 100;
+/// What a detection may be late by, beside what the agent had to wait for a CPU.
+const GRACE: Duration = Duration::from_millis(100);
 /// Requests a second while a server dies.
 const RATE: u32 = 200;
 const SERVERS: [(&str, Colour); 2] = [("web0", Colour::Blue), ("web1", Colour::Yellow)];
@@ -131,22 +134,24 @@ fn death_and_return(screen: Screen, web: &mut Web, check: &Check) -> Result<()> 
     let load = Load::constant(&web.client(), RATE);
     requests(&load, SystemTime::UNIX_EPOCH, 100)?;
 
+    let lateness = Lateness::of(web.agent.pid()?)?;
     let killed = SystemTime::now();
     web.servers[1].kill()?;
-    let down =
-        web.agent
-            .wait_for_event(Duration::from_secs(5), "web1 is down", killed, |event| {
-                event.is_backend_state("web1", "down")
-            })?;
+    let down = web
+        .agent
+        .wait_for_event(SOON, "web1 is down", killed, |event| {
+            event.is_backend_state("web1", "down")
+        })?;
+    let allowed = check.detection() + GRACE + lateness.so_far()?;
     requests(&load, down.time, 200)?;
     let restarted = SystemTime::now();
     web.servers[1].restart()?;
-    let up =
-        web.agent
-            .wait_for_event(Duration::from_secs(5), "web1 is up", restarted, |event| {
-                event.is_backend_state("web1", "up")
-            })?;
-    poll::until(Duration::from_secs(5), "an answer of web1", || {
+    let up = web
+        .agent
+        .wait_for_event(SOON, "web1 is up", restarted, |event| {
+            event.is_backend_state("web1", "up")
+        })?;
+    poll::until(SOON, "an answer of web1", || {
         let answered = load
             .since(up.time)
             .iter()
@@ -194,18 +199,17 @@ fn death_and_return(screen: Screen, web: &mut Web, check: &Check) -> Result<()> 
                 .count()
         ),
     ));
-    hold(check, killed, down.time, restarted, &exchanges)
+    hold(allowed, killed, down.time, restarted, &exchanges)
 }
 
 /// What was printed about the death has to be as promised.
 fn hold(
-    check: &Check,
+    allowed: Duration,
     killed: SystemTime,
     down: SystemTime,
     restarted: SystemTime,
     exchanges: &[Exchange],
 ) -> Result<()> {
-    let allowed = check.detection() + Duration::from_millis(100);
     let late = down.duration_since(killed)?;
     ensure!(
         late <= allowed,
@@ -322,7 +326,7 @@ fn remove(screen: Screen, mut web: Web) -> Result<()> {
 
 /// Waits until so many requests that started at `from` or later have ended.
 fn requests(load: &Load, from: SystemTime, count: usize) -> Result<()> {
-    poll::until(Duration::from_secs(20), format!("{count} requests"), || {
+    poll::until(SOON, format!("{count} requests"), || {
         let ended = load.since(from).len();
         ensure!(ended >= count, "{ended} ended");
         Ok(())

@@ -5,7 +5,7 @@ use std::str;
 use anyhow::{Context, Result, bail};
 
 /// A program's types.
-pub(super) struct Btf {
+pub(crate) struct Btf {
     strings: Vec<u8>,
     /// Offsets of the functions' names by type; 0 for other types, and for type 0, which is none.
     functions: Vec<u32>,
@@ -19,7 +19,7 @@ impl Btf {
     ///
     /// # Errors
     /// Where these bytes are none, or have a kind of type that came after Linux 6.18.
-    pub(super) fn new(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn new(bytes: &[u8]) -> Result<Self> {
         let word = |position| word(bytes, position).context("the header is cut off");
         let length = word(4)?;
         let part = |offset: u32, size: u32| {
@@ -50,7 +50,7 @@ impl Btf {
     ///
     /// # Errors
     /// Where the type is none.
-    pub(super) fn function(&self, type_id: u32) -> Result<String> {
+    pub(crate) fn function(&self, type_id: u32) -> Result<String> {
         match self.functions.get(type_id as usize) {
             Some(&name) if name != 0 => Ok(plain(self.string(name)?)),
             _ => bail!("type {type_id} is no function"),

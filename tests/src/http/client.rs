@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -13,9 +14,12 @@ use tokio::task::JoinSet;
 use super::{Answer, Connection, Exchange};
 use crate::netns::Netns;
 
-/// How long a request may take as a whole. Longer than TCP's first retransmission of a SYN (1 s), so that a lost
-/// packet shows as a slow answer and a dead server as a failure.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request may take as a whole. Longer than TCP's first retransmissions of a SYN (after 1 s and 3 s), so that
+/// a lost packet shows as a slow answer and a dead server as a failure, also where others keep the CPUs busy.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// So many failures in a row end a sequence: nobody answers, and each further one would take as long again.
+const HOPELESS: usize = 3;
 
 /// How many connections of a crowd are being opened at the same moment.
 const OPENING: usize = 256;
@@ -67,22 +71,31 @@ impl Client {
         )?
     }
 
-    /// `count` requests for `/`, each over a new connection, each after the one before.
+    /// `count` requests for `/`, each over a new connection, each after the one before; no more of them where several in
+    /// a row have failed.
     ///
     /// # Errors
     /// Only where the namespace cannot be entered; failed requests are results.
     pub fn sequence(&self, count: usize) -> Result<Vec<Exchange>> {
         let aim = self.aim;
         inside(&self.netns, async move {
-            let mut exchanges = Vec::with_capacity(count);
-            for number in 0..count {
-                exchanges.push(aim.timed(number, aim.single("/")).await);
+            let mut exchanges: Vec<Exchange> = Vec::with_capacity(count);
+            let mut failed = 0;
+            while exchanges.len() < count && failed < HOPELESS {
+                let exchange = aim.timed(exchanges.len(), aim.single("/")).await;
+                failed = if exchange.outcome.is_ok() {
+                    0
+                } else {
+                    failed + 1
+                };
+                exchanges.push(exchange);
             }
             exchanges
         })
     }
 
-    /// `count` connections, all open at once before the first is closed, one request over each.
+    /// `count` connections, all open at once before the first is closed, one request over each. Once as many requests
+    /// have failed as may be under way, those that have not begun fail at once.
     ///
     /// # Errors
     /// Where the process may not have so many descriptors; failed requests are results.
@@ -91,17 +104,22 @@ impl Client {
         let aim = self.aim;
         inside(&self.netns, async move {
             let opening = Arc::new(Semaphore::new(OPENING));
+            let failed = Arc::new(AtomicUsize::new(0));
             let mut crowd = JoinSet::new();
             for number in 0..count {
-                let opening = Arc::clone(&opening);
+                let (opening, failed) = (Arc::clone(&opening), Arc::clone(&failed));
                 crowd.spawn(async move {
                     let _permit = opening.acquire().await;
                     let mut held = None;
                     let request = async {
+                        let already = failed.load(Ordering::Relaxed);
+                        ensure!(already < OPENING, "not sent: {already} failed before");
                         let connection = held.insert(Connection::open(aim.target).await?);
                         connection.get("/", false).await
                     };
-                    (aim.timed(number, request).await, held)
+                    let exchange = aim.timed(number, request).await;
+                    failed.fetch_add(usize::from(exchange.outcome.is_err()), Ordering::Relaxed);
+                    (exchange, held)
                 });
             }
             // Collecting keeps every connection until the last request is answered.
@@ -177,7 +195,7 @@ fn raise_descriptor_limit(wanted: usize) -> Result<()> {
         maximum,
     };
     setrlimit(Resource::Nofile, limit)?;
-    anyhow::ensure!(
+    ensure!(
         maximum.is_none_or(|maximum| maximum >= wanted),
         "{wanted} descriptors are needed, the process may have {maximum:?}: raise `ulimit -Hn`"
     );

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, xdp::DevMap};
 use lb_common::abi::word::{BackendState, Slot, SlotRange, Way};
 use lb_common::abi::{
-    BackendRow, ConfigRow, Control, InterfaceRow, LAYOUT_VERSION, Mode, Protocol, Scheduler,
-    ServiceKey, ServiceRow, address_bytes,
+    BackendRow, ConfigRow, Control, InterfaceRow, LAYOUT_VERSION, Mode, OWN_MACS, Protocol,
+    Scheduler, ServiceKey, ServiceRow, address_bytes,
 };
 use lb_common::filter;
 
@@ -53,9 +53,21 @@ impl Program {
             mac,
             ifindex,
             ipv4: ipv4.octets(),
+            max_frame: u32::MAX,
             ..InterfaceRow::default()
         };
-        self.write_control(|control| control.interfaces[usize::from(slot)] = row)
+        self.write_control(|control| {
+            control.interfaces[usize::from(slot)] = row;
+            control.own_macs[(ifindex % OWN_MACS) as usize] = mac;
+        })
+    }
+
+    /// Limits the frames that leave by an interface.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_mtu(&mut self, slot: u8, mtu: u32) -> Result<()> {
+        self.write_control(|control| control.interfaces[usize::from(slot)].max_frame = mtu + 14)
     }
 
     /// Makes a backend of row `id`, generation 1, behind this MAC address on the interface of a slot.

@@ -167,6 +167,20 @@ impl Program {
         Ok(())
     }
 
+    /// Takes the locks of all pairs of buckets, as another CPU at work there would, or gives them back.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn hold_locks(&mut self, held: bool) -> Result<()> {
+        let mut pairs = Array::<_, Row<PairRow>>::try_from(self.map("FLOW_PAIRS")?)?;
+        for number in 0..pairs.len() {
+            let mut row = pairs.get(&number, 0)?;
+            row.0.flags = row.0.flags & !pair::HELD | if held { pair::HELD } else { 0 };
+            pairs.set(number, row, 0)?;
+        }
+        Ok(())
+    }
+
     /// Lets time pass for both entries of one flow, by the 5-tuple of its client.
     ///
     /// # Errors

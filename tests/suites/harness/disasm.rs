@@ -1,10 +1,9 @@
 //! What `cargo xtask disasm` shows is the program that the kernel runs.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
+use lb_tests::command;
 use lb_tests::disasm::{Listing, Loaded, Symbols};
-use lb_tests::{command, poll};
+use lb_tests::poll::{self, SOON};
 
 #[test]
 fn the_machine_code_of_the_data_plane_is_whole_and_nothing_of_it_stays() -> Result<()> {
@@ -37,7 +36,7 @@ fn the_machine_code_of_the_data_plane_is_whole_and_nothing_of_it_stays() -> Resu
 
     let id = compiled.id;
     drop(loaded);
-    poll::until(Duration::from_secs(5), "the program's end", || {
+    poll::until(SOON, "the program's end", || {
         let shown = command::output(&mut command::words(&format!("bpftool prog show id {id}")))?;
         ensure!(!shown.status.success(), "{}", command::said(&shown));
         Ok(())

@@ -4,17 +4,14 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::command;
 use lb_tests::daemon::Daemon;
 use lb_tests::netns::Netns;
-use lb_tests::poll;
+use lb_tests::poll::{self, SOON};
 use lb_tests::scratch::Scratch;
 use rustix::process::{Pid, Signal, kill_process};
-
-const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_panic_leaves_nothing_behind() -> Result<()> {
@@ -63,13 +60,36 @@ fn what_a_killed_run_left_is_removed_by_the_next() -> Result<()> {
     victim.kill()?;
     victim.wait()?;
     made_by(pid, 3)?;
-    // A test of another process: it makes a namespace, and before that looks what the dead have left.
-    command::run(itself()?.args(["--exact", "a_command_that_fails_shows_what_it_said"]))?;
+    sweep()?;
     made_by(pid, 0)
 }
 
 #[test]
-#[ignore = "the victim of the two above"]
+fn what_a_killed_test_left_stays_for_its_own_run_to_find() -> Result<()> {
+    // The run that the test belongs to, as `cargo xtask test` is: it lives for as long as its end of the pipe.
+    let mut run = command::words("cat").stdin(Stdio::piped()).spawn()?;
+    let mut victim = victim_of(&run.id().to_string())?;
+    let pid = victim.id();
+    poll::until(SOON, "it to make what it makes", || made_by(pid, 3))?;
+    victim.kill()?;
+    victim.wait()?;
+    let of_the_run = |name: &str| name.ends_with(&format!("-r{}", run.id()));
+    let namespaces = fs::read_dir("/run/netns")?.collect::<Result<Vec<_>, _>>()?;
+    let found = namespaces
+        .iter()
+        .any(|entry| of_the_run(&entry.file_name().to_string_lossy()));
+    sweep()?;
+    let kept = made_by(pid, 3);
+    drop(run.stdin.take());
+    run.wait()?;
+    sweep()?;
+    ensure!(found, "no name tells the run");
+    kept.context("while its run lives")?;
+    made_by(pid, 0).context("after its run")
+}
+
+#[test]
+#[ignore = "the victim of those above"]
 fn waits_for_its_end() -> Result<()> {
     let scratch = Scratch::new("victim")?;
     scratch.mount_bpffs()?;
@@ -87,10 +107,23 @@ fn itself() -> Result<Command> {
     Ok(command)
 }
 
+/// A test of no run, so that what it leaves is nobody's.
 fn victim() -> Result<Child> {
-    Ok(itself()?
+    victim_of("")
+}
+
+/// A test that belongs to a run, by the run's process id.
+fn victim_of(run: &str) -> Result<Child> {
+    let mut command = itself()?;
+    command.env("LB_TEST_RUN", run);
+    Ok(command
         .args(["--exact", "teardown::waits_for_its_end", "--ignored"])
         .spawn()?)
+}
+
+/// Runs a test of another process: it makes a namespace, and before that looks what the dead have left.
+fn sweep() -> Result<()> {
+    command::run(itself()?.args(["--exact", "a_command_that_fails_shows_what_it_said"])).map(drop)
 }
 
 /// Makes sure that there are so many namespaces, directories and mounts of a process.

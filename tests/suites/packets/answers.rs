@@ -114,7 +114,7 @@ fn the_agent_is_asked_for_a_way_so_often_and_again_after_a_second() {
     let frame = syn(CLIENT, FAR);
     for round in 0..3 {
         let wanted = loop {
-            for _ in 0..RATE_LIMIT + 1 {
+            for _ in 0..=RATE_LIMIT {
                 expect(
                     &mut program,
                     "unknown",

@@ -114,16 +114,16 @@ impl Flow {
         assert_eq!(self.states(&mut program), [established; 2], "{}", self.name);
         program
     }
+}
 
-    /// The states of both entries.
-    fn states(&self, program: &mut Program) -> Vec<u8> {
-        let entries = program.entries().unwrap();
-        let client = socket(CLIENT);
-        let own = entries
-            .iter()
-            .filter(|held| held.key.source() == client || held.key.destination() == client);
-        own.map(|held| held.recipe.state()).collect()
-    }
+/// The states of both entries of the client's flow.
+fn states(program: &mut Program) -> Vec<u8> {
+    let entries = program.entries().unwrap();
+    let client = socket(CLIENT);
+    let own = entries
+        .iter()
+        .filter(|held| held.key.source() == client || held.key.destination() == client);
+    own.map(|held| held.recipe.state()).collect()
 }
 
 /// Frames that differ in what a balancer has to leave alone, and in what decides how it reads them.
@@ -226,7 +226,7 @@ fn every_byte_of_a_known_flows_packets_is_right_in_both_directions_and_each_is_c
             }
         }
         let established = State::Established as u8;
-        assert_eq!(flow.states(&mut program), [established; 2], "{}", flow.name);
+        assert_eq!(states(&mut program), [established; 2], "{}", flow.name);
         assert_eq!(program.table_faults().unwrap(), Vec::<String>::new());
     }
 }
@@ -372,7 +372,7 @@ fn every_flag_that_opens_or_ends_a_connection_changes_the_state_in_both_entries(
         };
         let what = format!("{flags:?}, reply {reply}");
         expect(&mut program, &what, &frame, &fate);
-        assert_eq!(flow.states(&mut program), [state as u8; 2], "{what}");
+        assert_eq!(states(&mut program), [state as u8; 2], "{what}");
     }
 }
 

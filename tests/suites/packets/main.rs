@@ -14,12 +14,14 @@ mod overflow;
 mod victims;
 mod world;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
 use lb_common::abi::ConfigRow;
 use lb_tests::{
-    frames::{ETHERTYPE_IPV6, Frame, Icmp, Ipv4, Mac, TcpFlags, Transport, UdpChecksum},
-    program::{OUR_ADDRESS, Program},
+    frames::{
+        DEFAULT_SOURCE, ETHERTYPE_IPV6, Frame, Icmp, Ipv4, Mac, TcpFlags, Transport, UdpChecksum,
+    },
+    program::{INGRESS, OTHER, OUR_ADDRESS, Program},
 };
 use world::*;
 
@@ -67,6 +69,35 @@ fn expect(program: &mut Program, what: &str, frame: &Frame, fate: &Fate) {
     if let Some(difference) = fate.differs(&frame.bytes(), &outcome) {
         panic!("{what}: {difference}");
     }
+}
+
+#[test]
+fn a_frame_larger_than_the_mtu_of_its_way_out_drops_under_its_reason() {
+    const MTU: u32 = 1_400;
+    let mut program = world();
+    for slot in [INGRESS, OTHER] {
+        program.set_mtu(slot, MTU).unwrap();
+    }
+    let datagram = |packet: u32| {
+        let payload = vec![7; packet as usize - 28];
+        Frame::udp(CLIENT, DNS).payload(&payload)
+    };
+    let (fits, too_large) = (datagram(MTU), datagram(MTU + 1));
+    // New, of a flow that no backend has answered, and of a known one on the fast path.
+    for what in ["new", "unanswered", "established"] {
+        let drops = Fate::Drops("exceeds_mtu");
+        expect(&mut program, what, &too_large, &drops);
+        let crosses = Fate::Crosses(across_to_backend(&fits, 3, BACKEND_3));
+        expect(&mut program, what, &fits, &crosses);
+        let reply = Frame::udp(BACKEND_3, CLIENT);
+        let leaves = Fate::Leaves(to_client(&reply, DNS, DEFAULT_SOURCE));
+        expect(&mut program, what, &reply, &leaves);
+    }
+    assert_eq!(program.service_counters(2).new_flows, 1);
+    // Back out of the interface that it came by it is the kernel's to part: generic mode merges.
+    let segment = Frame::tcp(CLIENT, WEB_AGAIN).payload(&[7; 1_400]);
+    let leaves = Fate::Leaves(to_backend(&segment, 1, BACKEND_1));
+    expect(&mut program, "one-arm", &segment, &leaves);
 }
 
 #[test]
@@ -289,7 +320,7 @@ fn a_host_that_forwards_finds_the_unknown_next_hop_itself() {
 fn the_maintenance_program_tells_the_time() {
     let mut program = world();
     let first = program.jiffies().unwrap();
-    lb_tests::poll::until(Duration::from_secs(2), "jiffies to move", || {
+    lb_tests::poll::until(lb_tests::poll::SOON, "jiffies to move", || {
         if program.jiffies().unwrap() > first {
             Ok(())
         } else {

@@ -134,6 +134,32 @@ fn malformed_packets_of_a_service_drop_under_their_reason_and_others_pass() {
     );
 }
 
+/// Names of those whose headers don't lead to a port: they may be a service's.
+const WITHOUT_A_PORT: [&str; 2] = ["header length of 4 words", "header longer than the packet"];
+
+#[test]
+fn malformed_packets_to_a_port_without_a_service_pass_where_the_port_can_be_told() {
+    let mut program = world();
+    for (table, to) in [(TCP, "192.0.2.10:81"), (UDP, "192.0.2.10:54")] {
+        for broken in table {
+            let fate = if WITHOUT_A_PORT.contains(&broken.name) {
+                Fate::Drops(broken.reason)
+            } else {
+                Fate::Passes
+            };
+            let sent = (broken.bytes)(to);
+            let outcome = program.run_bytes(&sent).unwrap();
+            if let Some(difference) = fate.differs(&sent, &outcome) {
+                panic!("{} to {to}: {difference}", broken.name);
+            }
+        }
+    }
+    // Port 0 is nobody's, though the markers of VIPs stand under it.
+    let sent = flags("192.0.2.10:0", TcpFlags(0));
+    let outcome = program.run_bytes(&sent).unwrap();
+    assert_eq!(Fate::Passes.differs(&sent, &outcome), None);
+}
+
 #[test]
 fn a_short_echo_request_to_a_vip_drops() {
     let vip = *socket(WEB).ip();

@@ -54,6 +54,28 @@ fn holds(program: &mut Program, client: &str) -> bool {
         .any(|held| held.key.source() == socket(client))
 }
 
+#[test]
+fn the_first_packet_of_a_flow_that_another_cpu_is_at_goes_by_its_hash() {
+    for frame in [
+        syn(&client(1), WEB),
+        Frame::tcp(client(1).as_str(), WEB).flags(ACK),
+    ] {
+        let mut program = world_of(8);
+        program.hold_locks(true).unwrap();
+        let backend = chosen(&mut program, &frame);
+        assert_eq!(program.events(Event::Contended), 1);
+        assert!(!holds(&mut program, &client(1)));
+        let answer = Frame::tcp(backend.1, client(1).as_str()).flags(SYN_ACK);
+        let fate = Fate::Leaves(to_client(&answer, WEB, DEFAULT_SOURCE));
+        expect(&mut program, "the answer", &answer, &fate);
+        program.hold_locks(false).unwrap();
+        let fate = towards(&frame, backend);
+        expect(&mut program, "sent again", &frame, &fate);
+        assert!(holds(&mut program, &client(1)));
+        assert_eq!(program.table_faults().unwrap(), Vec::<String>::new());
+    }
+}
+
 /// The frame as it leaves towards that backend.
 fn towards(frame: &Frame, (number, address): (u8, &str)) -> Fate {
     match number {

@@ -167,6 +167,64 @@ fn an_answered_udp_flow_goes_after_its_protected_seconds_and_no_sooner() {
 }
 
 #[test]
+fn a_flow_that_is_used_in_one_direction_alone_is_as_old_as_its_last_packet() {
+    for replies in [true, false] {
+        let mut program = world_of(8);
+        for port in 1..5 {
+            ask(&mut program, port);
+            let answer = Frame::udp(BACKEND_3, client(port).as_str());
+            program.run(&answer).unwrap();
+        }
+        // The entry of the other direction has been silent for longer than it is protected.
+        for _ in 0..4 {
+            program.age_flows(10 * TICKS_PER_SECOND).unwrap();
+            for port in 1..5 {
+                if replies {
+                    let answer = Frame::udp(BACKEND_3, client(port).as_str());
+                    program.run(&answer).unwrap();
+                } else {
+                    ask(&mut program, port);
+                }
+            }
+        }
+        for port in 5..15 {
+            ask(&mut program, port);
+        }
+        assert_eq!(ports(&mut program), [1, 2, 3, 4], "replies {replies}");
+        assert_eq!(program.table_faults().unwrap(), Vec::<String>::new());
+        program.age_flows(16 * TICKS_PER_SECOND).unwrap();
+        ask(&mut program, 5);
+        assert!(ports(&mut program).contains(&5), "replies {replies}");
+    }
+}
+
+#[test]
+fn a_connection_that_one_end_keeps_up_is_not_evicted_for_the_others_silence() {
+    for by_client in [true, false] {
+        let mut program = world_of(8);
+        let backends: Vec<_> = (1..5).map(|port| establish(&mut program, port)).collect();
+        program.age_flows(7_430 * TICKS_PER_SECOND).unwrap();
+        let client = client(1);
+        let frame = if by_client {
+            Frame::tcp(client.as_str(), WEB)
+        } else {
+            Frame::tcp(backends[0].as_str(), client.as_str())
+        };
+        program.run(&frame.flags(ACK)).unwrap();
+        program.age_flows(20 * TICKS_PER_SECOND).unwrap();
+        for port in 5..9 {
+            open(&mut program, port);
+        }
+        assert!(
+            ports(&mut program).contains(&1),
+            "by the client {by_client}"
+        );
+        assert_eq!(backend(&mut program, 1, TCP).as_ref(), Some(&backends[0]));
+        assert_eq!(program.table_faults().unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn established_connections_are_never_evicted_before_their_time() {
     let mut program = world_of(8);
     let backends: Vec<_> = (1..5).map(|port| establish(&mut program, port)).collect();

@@ -108,6 +108,25 @@ fn a_held_lock_is_waited_for_briefly() {
 }
 
 #[test]
+fn a_flow_that_another_writer_has_made_is_joined_though_the_lock_is_held() {
+    let host = &Host::new(2);
+    let key = client(1, TCP);
+    let bound = binding(1, State::HalfOpen, 1);
+    insert(&host, &key, 0, &bound).made();
+    host.locks[0].store(1, SeqCst);
+    let Search::Hit(_, recipe, tag) = lookup(&host, &key) else {
+        panic!()
+    };
+    let other = binding(2, State::HalfOpen, 1);
+    assert_eq!(insert(&host, &key, 0, &other), Result::Existing(recipe));
+    assert_eq!(
+        insert(&host, &key, tag, &other),
+        Result::Refused(Outcome::Contended),
+        "the entry that is over is not made anew yet"
+    );
+}
+
+#[test]
 fn an_entry_being_written_is_neither_hit_nor_miss() {
     let host = &Host::new(2);
     let key = client(1, TCP);

@@ -2,23 +2,18 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration, time::SystemTime};
 
-use tokio::{
-    task::{JoinHandle, spawn_blocking},
-    time::timeout,
-};
+use tokio::{task::JoinHandle, time::timeout};
 
-use super::{log, service_manager};
+use super::{endpoint, log, reading, service_manager};
 use crate::{
-    config::{self, Checked},
-    core::{Handle, ReloadReply},
-    metrics::{self, Listener, Metrics},
+    config::Checked,
+    core::{Applied, Handle, ReloadReply},
+    metrics::{self, Metrics},
     model::Model,
 };
 
 /// How long detaching may take before the agent ends without it.
 const DETACH_WITHIN: Duration = Duration::from_secs(30);
-/// How long the core may be silent before the watchdog is left to bite.
-const PULSE_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Agent {
     /// As it was given, so that findings name the file as the operator does.
@@ -41,15 +36,21 @@ impl Agent {
         }
     }
 
-    /// Serves the metrics there, and no longer where they were served.
-    pub(super) fn listen(&mut self, listener: Option<Listener>) {
-        if let Some(old) = self.listener.take() {
+    /// Serves the metrics where the configuration says, and no longer where they were served.
+    pub(super) fn listen(&mut self) {
+        self.move_listener(self.model.metrics.map(|address| {
+            tokio::spawn(endpoint::serve(
+                address,
+                self.metrics.clone(),
+                self.core.clone(),
+            ))
+        }));
+    }
+
+    fn move_listener(&mut self, listener: Option<JoinHandle<()>>) {
+        if let Some(old) = std::mem::replace(&mut self.listener, listener) {
             old.abort();
         }
-        self.listener = listener.map(|listener| {
-            tracing::info!(address = %listener.address(), "serving metrics");
-            tokio::spawn(listener.serve(self.metrics.clone(), self.core.clone()))
-        });
     }
 
     /// Reads the configuration again and applies it, or changes nothing. Either is logged.
@@ -59,13 +60,13 @@ impl Agent {
         let reply = self.apply().await;
         self.metrics.reloaded(reply.is_ok(), SystemTime::now());
         match &reply {
-            Ok(changes) => {
-                for change in changes {
+            Ok(Applied { applied, .. }) => {
+                for change in applied {
                     tracing::info!(event = "config_change", "{change}");
                 }
                 tracing::info!(
                     event = "reloaded",
-                    changes = changes.len(),
+                    changes = applied.len(),
                     "the configuration is applied"
                 );
             }
@@ -88,10 +89,7 @@ impl Agent {
     }
 
     async fn apply(&mut self) -> ReloadReply {
-        let path = self.config.clone();
-        let loaded = spawn_blocking(move || config::load(&path))
-            .await
-            .map_err(|error| vec![error.to_string()])?;
+        let loaded = reading::configuration(&self.config).await;
         let Checked { model, warnings } = loaded.map_err(|findings| findings.lines())?;
         log(&warnings);
         let fixed = fixed(&self.model, &model);
@@ -109,33 +107,28 @@ impl Agent {
             ),
             _ => None,
         };
-        let mut changes = match self.core.reload(model.clone()).await {
+        let mut done = match self.core.reload(model.clone()).await {
             Ok(reply) => reply?,
             Err(stopped) => return Err(vec![stopped.to_string()]),
         };
+        done.warnings.splice(..0, warnings.lines());
         if moved {
-            changes.push(match model.metrics {
+            done.applied.push(match model.metrics {
                 Some(address) => format!("metrics listen on {address}"),
                 None => "metrics are off".to_owned(),
             });
-            self.listen(listener);
+            let (metrics, core) = (self.metrics.clone(), self.core.clone());
+            self.move_listener(
+                listener.map(|listener| tokio::spawn(endpoint::serve_at(listener, metrics, core))),
+            );
         }
         self.model = model;
-        Ok(changes)
-    }
-
-    /// Tells the service manager that all is well, if it is.
-    pub(super) async fn feed(&self, watchdog: &service_manager::Watchdog) {
-        if let Ok(Ok(())) = timeout(PULSE_WITHIN, self.core.ping()).await {
-            watchdog.feed();
-        } else {
-            tracing::error!("the core does not answer; the watchdog is not fed");
-        }
+        Ok(done)
     }
 
     /// Takes everything out of the kernel.
     pub(super) async fn shutdown(mut self, core_task: JoinHandle<()>) -> ExitCode {
-        self.listen(None);
+        self.move_listener(None);
         let left = match timeout(DETACH_WITHIN, self.core.shutdown()).await {
             Ok(Ok(Ok(()))) => Vec::new(),
             Ok(Ok(Err(left))) => left,

@@ -1,9 +1,14 @@
 //! What systemd is told (`sd_notify(3)`); without it, nothing happens.
 
-use std::{future::pending, time::Duration};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::core::Handle;
+
+/// How long the core may be silent before the watchdog is left to bite.
+const PULSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The agent serves.
 pub(super) fn ready(contents: &str) {
@@ -32,32 +37,22 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// The watchdog of the service manager, if it has one for this process.
-#[derive(Debug)]
-pub(super) struct Watchdog(Option<Interval>);
-
-impl Watchdog {
-    pub(super) fn start() -> Self {
-        Self(sd_notify::watchdog_enabled().map(|patience| {
-            // Twice in its time, as sd_watchdog_enabled(3) advises.
-            let mut ticks = interval((patience / 2).max(Duration::from_millis(1)));
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        }))
-    }
-
-    /// When it is time to feed it; never where there is none.
-    pub(super) async fn tick(&mut self) {
-        match &mut self.0 {
-            Some(ticks) => {
-                ticks.tick().await;
+/// Feeds the watchdog of the service manager, where it has one for this process, for as long as the core answers.
+pub(super) fn feed(core: Handle) {
+    let Some(patience) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    // Twice in its time, as sd_watchdog_enabled(3) advises.
+    let mut ticks = interval((patience / 2).max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::spawn(async move {
+        loop {
+            ticks.tick().await;
+            match timeout(PULSE_WITHIN, core.ping()).await {
+                Ok(Ok(())) => notify(&[NotifyState::Watchdog]),
+                Ok(Err(_)) => return,
+                Err(_) => tracing::error!("the core does not answer; the watchdog is not fed"),
             }
-            None => pending().await,
         }
-    }
-
-    #[expect(clippy::unused_self, reason = "there must be one to be fed")]
-    pub(super) fn feed(&self) {
-        notify(&[NotifyState::Watchdog]);
-    }
+    });
 }

@@ -1,15 +1,14 @@
 //! What of a report is shown where.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use super::{
     table::{Side, Style, Table},
     units::{ago, count, rate},
 };
-use crate::status::{BackendReport, ServiceReport, StatusReport, Traffic};
+use crate::status::{
+    BackendReport, NoRepliesReport, ServiceReport, SharedBackendReport, StatusReport, Traffic,
+};
 
 const COLUMNS: [(&str, Side); 11] = [
     ("SERVICE", Side::Left),
@@ -24,6 +23,21 @@ const COLUMNS: [(&str, Side); 11] = [
     ("BYTES", Side::Right),
     ("REASON", Side::Left),
 ];
+
+/// Of backends that several services use.
+const SHARED_COLUMNS: [(&str, Side); 8] = [
+    ("SHARED BACKEND", Side::Left),
+    ("NAME", Side::Left),
+    ("NEW/s", Side::Right),
+    ("PKT/s", Side::Right),
+    ("B/s", Side::Right),
+    ("PACKETS", Side::Right),
+    ("BYTES", Side::Right),
+    ("SERVICES", Side::Left),
+];
+
+/// Services of a shared backend that are named; of a thousand the first few say enough.
+const NAMED_SERVICES: usize = 4;
 
 /// The whole page.
 pub(super) fn render(report: &StatusReport, colour: bool) -> String {
@@ -43,12 +57,17 @@ pub(super) fn render(report: &StatusReport, colour: bool) -> String {
         return page;
     }
     page.push_str(&table.render(colour));
-    if some_backend_is_shared(report) {
+    if !report.shared_backends.is_empty() {
+        let mut table = Table::new(&SHARED_COLUMNS);
+        for backend in &report.shared_backends {
+            table.row(shared_row(backend));
+        }
         page.push_str(&Style::Dim.paint(
-            "traffic of a backend is that of all services that use it",
+            "-: several services use the backend; its traffic, of all of them together, is below",
             colour,
         ));
-        page.push('\n');
+        page.push_str("\n\n");
+        page.push_str(&table.render(colour));
     }
     page
 }
@@ -82,6 +101,12 @@ fn head(report: &StatusReport, now: Option<SystemTime>, colour: bool) -> String 
         agent.config,
         ago(&agent.config_loaded, now)
     ));
+    for reason in &agent.not_ready {
+        lines.push(Style::Bad.paint(&format!("not ready: {reason}"), colour));
+    }
+    for (part, problem) in &agent.problems {
+        lines.push(Style::Unsure.paint(&format!("{part}: {problem}"), colour));
+    }
     if let Some(error) = &agent.config_error {
         lines.push(Style::Bad.paint(
             &format!("config: the last reload was refused: {error}"),
@@ -121,6 +146,15 @@ fn head(report: &StatusReport, now: Option<SystemTime>, colour: bool) -> String 
         "interfaces: {}",
         interfaces.collect::<Vec<_>>().join(", ")
     ));
+    for interface in &report.interfaces {
+        let name = &interface.name;
+        let notices = interface.notices.iter();
+        lines.extend(notices.map(|notice| Style::Bad.paint(&format!("{name}: {notice}"), colour)));
+        if !interface.driver_losses.is_empty() {
+            let losses = listed(&interface.driver_losses);
+            lines.push(Style::Bad.paint(&format!("{name}: lost by the driver: {losses}"), colour));
+        }
+    }
 
     let table = &report.flow_table;
     lines.push(format!(
@@ -189,22 +223,21 @@ fn service_row(service: &ServiceReport) -> Vec<(String, Style)> {
     };
     let address = format!("{} {}", service.protocol, service.address);
     let mut row = vec![bold(address), bold(name), plain(""), state];
-    row.extend(numbers(service.active_flows, &service.traffic));
+    row.push(plain(service.active_flows.to_string()));
+    row.extend(numbers(&service.traffic));
     row.push(reason);
     row
 }
 
 fn backend_row(backend: &BackendReport, now: Option<SystemTime>) -> Vec<(String, Style)> {
     let style = match backend.state.as_str() {
-        "up" | "unchecked" => Style::Good,
+        "up" | "unchecked" if backend.no_replies.is_some() => Style::Bad,
+        "up" => Style::Good,
+        "unchecked" if backend.next_hop.is_some() => Style::Good,
         "down" => Style::Bad,
         _ => Style::Unsure,
     };
-    let name = if backend.name == backend.address {
-        ""
-    } else {
-        &backend.name
-    };
+    let name = name_beside(&backend.address, &backend.name);
     let state = format!("{} {}", backend.state, ago(&backend.since, now));
     let mut row = vec![
         plain(format!("  -> {}", backend.address)),
@@ -212,23 +245,67 @@ fn backend_row(backend: &BackendReport, now: Option<SystemTime>) -> Vec<(String,
         plain(backend.weight.to_string()),
         (state.trim_end().to_owned(), style),
     ];
-    row.extend(numbers(backend.active_flows, &backend.traffic));
-    row.push(plain(reason(backend)));
+    row.push(plain(backend.active_flows.to_string()));
+    row.extend(match &backend.traffic {
+        Some(traffic) => numbers(traffic),
+        None => std::array::from_fn(|_| plain("-")),
+    });
+    row.push(match &backend.no_replies {
+        Some(missing) => (no_replies(backend, missing, now), Style::Bad),
+        None => plain(reason(backend)),
+    });
     row
 }
 
-/// The reason of the state, and that a good backend is out of use where the reason does not say so.
-fn reason(backend: &BackendReport) -> String {
-    let usable = matches!(backend.state.as_str(), "up" | "unchecked") && backend.weight != 0;
-    if usable && !backend.in_rotation {
-        return format!("{}; not in rotation", backend.reason);
-    }
-    backend.reason.clone()
+/// A name, where it is not the address again.
+fn name_beside<'a>(address: &str, name: &'a str) -> &'a str {
+    if name == address { "" } else { name }
 }
 
-fn numbers(flows: u64, traffic: &Traffic) -> [(String, Style); 6] {
+fn shared_row(backend: &SharedBackendReport) -> Vec<(String, Style)> {
+    let name = name_beside(&backend.address, &backend.name);
+    let mut row = vec![plain(&backend.address), plain(name)];
+    row.extend(numbers(&backend.traffic));
+    let named = backend.services.iter().take(NAMED_SERVICES);
+    let services = named.cloned().collect::<Vec<_>>().join(", ");
+    row.push(plain(
+        match backend.services.len().saturating_sub(NAMED_SERVICES) {
+            0 => services,
+            more => format!("{services} and {more} more"),
+        },
+    ));
+    row
+}
+
+/// The reason of the state, and what of the rotation it does not say: that a good backend is out of it, or that one to
+/// which no packet can be sent is in it.
+fn reason(backend: &BackendReport) -> String {
+    let usable = matches!(backend.state.as_str(), "up" | "unchecked") && backend.weight != 0;
+    let more = match (backend.in_rotation, &backend.next_hop) {
+        (false, _) if usable => "; not in rotation",
+        (true, None) => "; in rotation without a way to it",
+        _ => "",
+    };
+    format!("{}{more}", backend.reason)
+}
+
+/// What is wrong with a backend from which nothing comes back, before the reason of its state.
+fn no_replies(
+    backend: &BackendReport,
+    missing: &NoRepliesReport,
+    now: Option<SystemTime>,
+) -> String {
+    format!(
+        "no replies come back through here ({} flows in {}): {}; {}",
+        missing.new_flows,
+        ago(&missing.since, now),
+        missing.mend,
+        reason(backend)
+    )
+}
+
+fn numbers(traffic: &Traffic) -> [(String, Style); 5] {
     [
-        plain(flows.to_string()),
         plain(rate(traffic.new_flows_per_second)),
         plain(rate(traffic.packets_per_second)),
         plain(rate(traffic.bytes_per_second)),
@@ -241,14 +318,6 @@ fn numbers(flows: u64, traffic: &Traffic) -> [(String, Style); 6] {
             traffic.forward_bytes.saturating_add(traffic.reverse_bytes),
         )),
     ]
-}
-
-fn some_backend_is_shared(report: &StatusReport) -> bool {
-    let mut services: HashMap<&str, usize> = HashMap::new();
-    for backend in report.services.iter().flat_map(|service| &service.backends) {
-        *services.entry(&backend.address).or_default() += 1;
-    }
-    services.values().any(|count| *count > 1)
 }
 
 #[cfg(test)]
@@ -299,6 +368,39 @@ mod tests {
         ] {
             assert!(page.contains(line), "{page}");
         }
+    }
+
+    /// The line of a backend.
+    fn line_of(report: &StatusReport, address: &str) -> String {
+        let page = render(report, true);
+        let mut lines = page.lines();
+        let line = lines.find(|line| line.contains(&format!("-> {address}")));
+        line.unwrap_or_else(|| panic!("{page}")).to_owned()
+    }
+
+    #[test]
+    fn a_backend_without_a_way_is_not_shown_as_good() {
+        let mut report = sample();
+        let backend = &mut report.services[1].backends[0];
+        assert_eq!(
+            (backend.state.as_str(), backend.in_rotation),
+            ("unchecked", true)
+        );
+        backend.next_hop = None;
+        backend.reason = "the pool has no check; 10.0.0.21 does not answer ARP on eth1".to_owned();
+        let line = line_of(&report, "10.0.0.21:53");
+        assert!(line.contains("\x1b[33munchecked 2h13m\x1b[0m"), "{line}");
+        let reason = "does not answer ARP on eth1; in rotation without a way to it";
+        assert!(line.ends_with(reason), "{line}");
+    }
+
+    #[test]
+    fn of_many_services_of_a_shared_backend_the_first_are_named() {
+        let mut report = sample();
+        let services = (1..=7).map(|number| format!("s{number}"));
+        report.shared_backends[0].services = services.collect();
+        let page = render(&report, false);
+        assert!(page.ends_with("  s1, s2, s3, s4 and 3 more\n"), "{page}");
     }
 
     #[test]

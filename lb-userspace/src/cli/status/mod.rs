@@ -20,10 +20,12 @@ use crate::{admin::Client, status::StatusReport};
 #[command(after_long_help = "\
 A line for each service, and under it one for each of its backends (->): state with the time it has lasted and the \
 reason, flows now, new flows, packets and bytes a second over both directions, and the same since the program was \
-first loaded. The numbers are those of the kernel's maps.
+first loaded. The numbers are those of the kernel's maps. Packets are counted for each service and for each backend, and \
+not for each pair of them: a backend that several services use has a line of its own below, and - in theirs.
 
 States of a backend: up and down by its checks, checking until the first one has finished, unchecked where none is \
-configured, removed while flows still use it.
+configured, removed while flows still use it. Where a backend is up and no packet comes back from it, its reason is what \
+to do about that.
 
 With --json the standard output is the whole report as one object, with --watch one object a line.")]
 pub(super) struct Arguments {
@@ -47,7 +49,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 pub(super) async fn status(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let client = Client::new(arguments.target.socket());
+    let client = Client::new(arguments.target.socket()?);
     let Some(period) = arguments.watch else {
         let report = client.status().await?;
         print(&if arguments.json {

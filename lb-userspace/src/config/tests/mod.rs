@@ -1,6 +1,8 @@
 //! Each bad file beside exactly what is said about it.
 
-use std::{net::Ipv4Addr, time::Duration};
+mod edges;
+
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -139,6 +141,7 @@ fn every_setting_reaches_the_model() {
         instance = "edge-1"
         manage_addresses = true
         [agent]
+        ready_when = "all-services"
         pin_root = "/tmp/bpf"
         [metrics]
         listen = "[::1]:9850"
@@ -185,6 +188,7 @@ fn every_setting_reaches_the_model() {
         manage_addresses: true,
         pin_root: "/tmp/bpf".into(),
         socket: "/run/lb/edge-1.sock".into(),
+        ready_when: ReadyWhen::AllServices,
         metrics: Some("[::1]:9850".parse().unwrap()),
         data_plane: DataPlane {
             log: DataPlaneLog::Debug,
@@ -212,47 +216,6 @@ fn every_setting_reaches_the_model() {
         }],
     };
     assert_eq!(model, wanted);
-}
-
-#[test]
-fn limits_are_those_of_the_program() {
-    use std::fmt::Write as _;
-
-    let interfaces: String = (0..17).fold(String::new(), |mut text, n| {
-        write!(text, "[[interface]]\nname = \"e{n}\"\n").unwrap();
-        text
-    });
-    let services: String = (0..4097).fold(String::new(), |mut text, n| {
-        let port = n + 1;
-        write!(text, "[[service]]\nname = \"s{n}\"\naddress = \"192.0.2.1:{port}\"\nprotocol = \"tcp\"\npool = \"p\"\n")
-            .unwrap();
-        text
-    });
-    let backends: String = (0..4097).fold("[[pool]]\nname = \"p\"\n".to_owned(), |mut text, n| {
-        write!(
-            text,
-            "[[pool.backend]]\naddress = \"10.0.{}.{}:80\"\n",
-            n / 256,
-            n % 256
-        )
-        .unwrap();
-        text
-    });
-    let findings = parse(&format!("{interfaces}{backends}{services}"), "lb.toml").unwrap_err();
-    let errors: Vec<&str> = findings
-        .0
-        .iter()
-        .filter(|finding| finding.severity == Severity::Error)
-        .map(|finding| finding.message.as_str())
-        .collect();
-    assert_eq!(
-        errors,
-        [
-            "17 interfaces are too many",
-            "there are more than 4096 backends",
-            "4097 services are too many"
-        ]
-    );
 }
 
 #[test]
@@ -312,28 +275,47 @@ fn a_finding_is_an_object_for_programs() {
 }
 
 #[test]
-fn many_services_of_one_large_pool_are_too_many_pairs() {
-    let backend = |number: u32| {
-        let address = Ipv4Addr::from_bits(0x0a00_0000 + number);
-        format!("[[pool.backend]]\naddress = \"{address}:80\"\n")
-    };
-    let service = |number| {
+fn many_warnings_of_one_kind_are_told_once() {
+    let service = |number: u16| {
         format!(
             "[[service]]\nname = \"s{number}\"\nprotocol = \"tcp\"\naddress = \"192.0.2.1:{number}\"\npool = \"web\"\n"
         )
     };
-    let text = |services: u16| {
-        let head = "[[interface]]\nname = \"eth0\"\n[[pool]]\nname = \"web\"\n".to_owned();
-        let backends = (1..=4_096).map(backend);
-        let lines = std::iter::once(head).chain(backends);
-        lines.chain((1..=services).map(service)).collect::<String>()
+    let warnings = |services: u16| {
+        let text = GOOD.to_owned() + &(1..=services).map(service).collect::<String>();
+        parse(&text, "lb.toml").unwrap().warnings
     };
-    assert!(parse(&text(32), "lb.toml").is_ok());
-    let findings = parse(&text(33), "lb.toml").unwrap_err().to_string();
-    assert!(
-        findings.contains("the services up to this one have more than 131072 backends"),
-        "{findings}"
+    // Of a few each is named.
+    assert_eq!(warnings(3).lines().len(), 3);
+    let many = warnings(1_000);
+    assert_eq!(many.count(Severity::Warning), 1_000, "for programs");
+    assert_eq!(many.lines(), [many.to_string()]);
+    assert_eq!(
+        many.to_string(),
+        "lb.toml:21:8: warning: services \"www\" and \"s1\" share the backend 10.0.0.11:80 and 1 more; 999 more \
+         warnings are of this kind, which `lb check --json` names\n   21 | pool = \"web\"\n      |        ^^^^^\n   \
+         mend: in mode \"nat\" a client that uses one port for both collides with itself there; give each service \
+         its own backend port"
     );
+}
+
+#[test]
+fn errors_and_other_warnings_stand_beside_a_group() {
+    let warning = |number: usize| {
+        format!(
+            "[[pool]]\nname = \"spare{number}\"\nbackend = [{{ address = \"10.0.1.{number}:80\" }}]\n"
+        )
+    };
+    let pools: String = (1..=9).map(warning).collect();
+    let text = GOOD.to_owned() + &pools + "[[pool]]\nname = \"a b\"\n[[pool]]\nname = \"c d\"\n";
+    let findings = parse(&text, "lb.toml").unwrap_err();
+    let lines = findings.lines();
+    let starts: Vec<_> = lines
+        .iter()
+        .map(|line| line.split(" is ").next().unwrap())
+        .collect();
+    assert_eq!(findings.count(Severity::Warning), 9);
+    assert_eq!(lines.len(), 5, "{starts:#?}");
 }
 
 proptest! {

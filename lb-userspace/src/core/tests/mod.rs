@@ -1,5 +1,8 @@
 //! The whole core over a data plane of values, in time that stands still until everything waits.
 
+mod losses;
+mod patience;
+mod redirects;
 mod reload;
 mod running;
 mod start;
@@ -37,8 +40,13 @@ use crate::{
 #[derive(Debug, Default)]
 struct Network {
     links: BTreeMap<String, u32>,
+    forwards_not: bool,
+    /// How often its links were made anew.
+    made: u32,
     macs: BTreeMap<IpAddr, u8>,
     lost: BTreeSet<IpAddr>,
+    /// Interfaces that addresses are behind, where that is not `eth0`.
+    behind: BTreeMap<IpAddr, String>,
     probed: Vec<IpAddr>,
     kept: Vec<Option<Wanted>>,
     /// VIPs of an earlier agent, by interface.
@@ -53,6 +61,7 @@ impl Network {
     fn observe(&self, watch: &Watch) -> Observation {
         let link = |ifindex: &u32| Link {
             ifindex: *ifindex,
+            made: self.made,
             mac: [2, 0, 0, 0, 0, 1],
             up: true,
             ipv4: None,
@@ -62,21 +71,34 @@ impl Network {
             if self.lost.contains(address) {
                 return Resolution {
                     hop: Hop::Unreachable,
+                    source: None,
                     reason: Some(Reason::NotUnicast(*address)),
                 };
             }
+            let interface = self.behind.get(address).map_or("eth0", String::as_str);
+            if !watch.interfaces.contains(interface) {
+                return Resolution {
+                    hop: Hop::Unreachable,
+                    source: None,
+                    reason: Some(Reason::OtherInterface {
+                        address: *address,
+                        interface: interface.to_owned(),
+                    }),
+                };
+            }
             let key = HopKey {
-                interface: "eth0".to_owned(),
+                interface: interface.to_owned(),
                 address: *address,
             };
             let mac = [2, 0, 0, 0, 1, self.macs.get(address).copied().unwrap_or(0)];
             Resolution {
                 hop: Hop::Known { key, mac },
+                source: Some(IpAddr::from([10, 0, 0, 254])),
                 reason: None,
             }
         };
         Observation {
-            host_forwards: true,
+            host_forwards: !self.forwards_not,
             links: watch
                 .interfaces
                 .iter()
@@ -173,13 +195,7 @@ impl Setting {
         let (observations, observations_out) = mpsc::channel(1);
         let (announcements, announcements_out) = mpsc::channel(1);
         let (messages, messages_out) = mpsc::channel(8);
-        let inputs = Inputs::new(
-            messages_out,
-            results_out,
-            observations_out,
-            announcements_out,
-            None,
-        );
+        let mut inputs = Inputs::new(results_out, observations_out, announcements_out, None);
         let report = AgentReport {
             adopted: plane.state().adopted,
             ..AgentReport::default()
@@ -192,8 +208,8 @@ impl Setting {
             plane: Box::new(plane.clone()),
             report,
         };
-        let task = Core::new(parts).begin(inputs).await?;
-        tokio::spawn(task);
+        let core = Core::new(parts).begin(&mut inputs).await?;
+        tokio::spawn(core.run(inputs.with_messages(messages_out)));
         Ok(Agent {
             plane,
             host,
@@ -221,7 +237,7 @@ fn result(number: u8, passed: bool) -> CheckResult {
         outcome: if passed {
             Ok(())
         } else {
-            Err("refused".to_owned())
+            Err("refused".into())
         },
         duration: Duration::from_millis(1),
     }

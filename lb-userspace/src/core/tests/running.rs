@@ -85,6 +85,51 @@ async fn a_change_that_fails_keeps_no_other_from_being_applied() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_failed_change_has_done_is_read_and_not_done_again() {
+    let agent = running(2).await;
+    let state_changes = |agent: &Agent| {
+        let state = agent.plane.state();
+        let changes = state.changes.iter();
+        changes
+            .filter(|change| matches!(change, Change::BackendState { id, .. } if id.get() == 1))
+            .count()
+    };
+    let before = state_changes(&agent);
+    agent.plane.state().half_failing = Some(|change| matches!(change, Change::BackendState { .. }));
+    agent.fail(1).await;
+    assert!(
+        agent
+            .handle
+            .status()
+            .await
+            .unwrap()
+            .agent
+            .reconcile_failures
+            > 0
+    );
+    agent.plane.state().half_failing = None;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(agent.rotation(), [address(2)]);
+    assert_eq!(state_changes(&agent), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_all_the_time_is_tried_ever_less_often() {
+    let agent = running(2).await;
+    agent.plane.state().failing = Some(|_| true);
+    agent.fail(1).await;
+    sleep(Duration::from_mins(2)).await;
+    let failures = agent
+        .handle
+        .status()
+        .await
+        .unwrap()
+        .agent
+        .reconcile_failures;
+    assert!((20..100).contains(&failures), "{failures} attempts");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_something_else_changes_is_repaired() {
     let agent = running(2).await;
     let config = agent.plane.state().tables.config;
@@ -224,5 +269,34 @@ fn service() -> ServiceAddress {
     ServiceAddress {
         address: service.address,
         protocol: service.protocol,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_is_made_anew_with_the_same_index_gets_the_program_at_once() {
+    // The change may be seen in two steps or in one.
+    for seen_gone in [true, false] {
+        let agent = running(1).await;
+        let devices = agent.plane.state().tables.devices.clone();
+        assert_eq!(devices.len(), 1);
+        if seen_gone {
+            agent.host.0.lock().unwrap().links.clear();
+            agent.network_changed().await;
+        }
+        // What the kernel does with an interface's going.
+        {
+            let mut state = agent.plane.state();
+            state.links.clear();
+            state.tables.devices.clear();
+        }
+        {
+            let mut network = agent.host.0.lock().unwrap();
+            network.links.insert("eth0".to_owned(), 2);
+            network.made += 1;
+        }
+        agent.network_changed().await;
+        let state = agent.plane.state();
+        assert_eq!(state.links.get("eth0"), Some(&(2, 0)), "{seen_gone}");
+        assert_eq!(state.tables.devices, devices, "{seen_gone}");
     }
 }

@@ -37,6 +37,25 @@ async fn a_check_that_never_answers_does_not_hold_the_start_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_waits_for_first_results_as_long_as_a_check_may_take_and_a_few_seconds_at_most() {
+    let setting = Setting::new(Fake::default());
+    let results = setting.results.clone();
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(450)).await;
+        results.send(result(1, true)).await.unwrap();
+    });
+    let agent = setting.start(model(1)).await.unwrap();
+    assert_eq!(agent.rotation(), [address(1)]);
+
+    let began = Instant::now();
+    let mut patient = model(1);
+    patient.pools[0].check.as_mut().unwrap().timeout = Duration::from_mins(1);
+    Setting::new(Fake::default()).start(patient).await.unwrap();
+    let waited = began.elapsed();
+    assert!((4..=6).contains(&waited.as_secs()), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_on_a_missing_interface_leaves_nothing() {
     let setting = Setting::new(Fake::default());
     let plane = setting.plane.clone();
@@ -84,6 +103,48 @@ async fn a_start_after_a_kill_adopts_and_changes_nothing() {
     agent.results.send(result(2, true)).await.unwrap();
     agent.settle().await;
     assert_eq!(agent.rotation().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_adopts_generic_mode_where_any_would_do_says_so() {
+    let tables = running(1).await.plane.state().tables.clone();
+    for mode in [AttachMode::Auto, AttachMode::Generic] {
+        let setting = Setting::new(Fake::adopted(tables.clone()));
+        {
+            let mut state = setting.plane.state();
+            state.links.insert("eth0".to_owned(), (2, 0));
+            state.generic.insert("eth0".to_owned());
+        }
+        let mut model = model(1);
+        model.interfaces[0].mode = mode;
+        let agent = setting.start(model).await.unwrap();
+        let report = agent.handle.status().await.unwrap();
+        assert_eq!(report.interfaces[0].mode, "generic");
+        assert_eq!(
+            report.interfaces[0].reason.is_some(),
+            mode == AttachMode::Auto,
+            "{:?}",
+            report.interfaces[0]
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_was_added_while_no_agent_ran_is_unknown_and_not_down() {
+    let tables = running(1).await.plane.state().tables.clone();
+    let agent = Setting::new(Fake::adopted(tables))
+        .start(model(2))
+        .await
+        .unwrap();
+    let report = agent.handle.status().await.unwrap();
+    assert_eq!(report.services[0].backends[1].state, "checking");
+    agent.results.send(result(2, true)).await.unwrap();
+    agent.settle().await;
+    assert_eq!(
+        agent.rotation(),
+        [address(1), address(2)],
+        "its first pass is enough"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,9 @@
 //! A server that does everything wrong, one thing at a time.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::TcpListener,
     time::{Instant, sleep},
 };
@@ -21,7 +21,18 @@ async fn server<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    server_at(Ipv4Addr::LOCALHOST, answer, then).await
+}
+
+async fn server_at<F>(
+    address: Ipv4Addr,
+    answer: &'static [u8],
+    then: impl FnOnce(TcpStream) -> F + Send + 'static,
+) -> (SocketAddr, tokio::task::JoinHandle<String>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind((address, 0)).await.unwrap();
     let target = listener.local_addr().unwrap();
     let task = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -41,6 +52,12 @@ async fn hang_up(stream: TcpStream) {
     drop(stream);
 }
 
+/// Closes by a reset.
+fn hang_up_hard(stream: TcpStream) {
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+}
+
 async fn hold(stream: TcpStream) {
     sleep(Duration::from_mins(1)).await;
     drop(stream);
@@ -57,7 +74,9 @@ async fn ok(target: SocketAddr, timeout: Duration) -> Result<(), String> {
     .await
     {
         Ok(()) => Ok(()),
-        Err(Failure::Backend(reason) | Failure::Local(reason)) => Err(reason),
+        Err(Failure::Backend(reason) | Failure::Timeout(reason) | Failure::Local(reason)) => {
+            Err(reason)
+        }
     }
 }
 
@@ -239,6 +258,25 @@ async fn endless_headers_end() {
     }
 }
 
+#[test]
+fn a_hundred_headers_and_16_kib_are_taken_and_no_more() {
+    let with_headers = |count: usize| {
+        let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
+        head.extend(b"a: b\r\n".repeat(count));
+        head.extend(b"\r\n");
+        status(&mut head)
+    };
+    assert_eq!(with_headers(100), Ok(Some(200)));
+    assert!(with_headers(101).is_err());
+    let with_length = |length: usize| {
+        let mut head = b"HTTP/1.1 200 OK\r\na: ".to_vec();
+        head.resize(length, b'a');
+        status(&mut head)
+    };
+    assert_eq!(with_length(MAX_HEAD - 1), Ok(None));
+    assert!(with_length(MAX_HEAD).is_err());
+}
+
 #[tokio::test]
 async fn an_endless_row_of_interim_answers_ends() {
     let (target, server) = server(b"", |mut stream| async move {
@@ -263,15 +301,15 @@ async fn an_endless_row_of_interim_answers_ends() {
 async fn garbage_is_shown() {
     assert_eq!(
         fails(b"\x15\x03\x01\x00\x02\x02F").await,
-        r#"not HTTP: invalid HTTP version parsed; the answer begins with "\x15\x03\x01\x00\x02\x02F""#
+        r#"not HTTP: invalid HTTP version; the answer begins with "\x15\x03\x01\x00\x02\x02F""#
     );
     assert_eq!(
         fails(b"HTTP/1.1 2xx OK\r\n\r\n").await,
-        r#"not HTTP: invalid HTTP status-code parsed; the answer begins with "HTTP/1.1 2xx OK\r\n\r\n""#
+        r#"not HTTP: invalid response status; the answer begins with "HTTP/1.1 2xx OK\r\n\r\n""#
     );
     assert_eq!(
         fails(b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n").await,
-        r#"not HTTP: invalid HTTP header parsed; the answer begins with "HTTP/1.1 200 OK\r\nno colon here\r\n\r\n""#
+        r#"not HTTP: invalid header name; the answer begins with "HTTP/1.1 200 OK\r\nno colon here\r\n\r\n""#
     );
     let flood = fails(&[b'z'; 10_000]).await;
     assert!(
@@ -298,33 +336,139 @@ async fn a_server_that_speaks_first_is_not_http() {
     task.abort();
 }
 
+/// What a server does with a connection.
+type Answer = fn(&mut std::net::TcpStream) -> std::io::Result<()>;
+
+/// A server that does `answer` with each of 20 connections, and what a check of each says. It runs on a thread of its own
+/// and never waits for the request, so that most of its answers are there before the request is written.
+async fn hasty(answer: Answer) -> Vec<Result<(), String>> {
+    const CONNECTIONS: usize = 20;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        for _ in 0..CONNECTIONS {
+            let (mut stream, _) = listener.accept().unwrap();
+            // The checker may have gone.
+            drop(answer(&mut stream));
+        }
+    });
+    let mut outcomes = Vec::new();
+    for _ in 0..CONNECTIONS {
+        outcomes.push(ok(target, PATIENCE).await);
+    }
+    server.join().unwrap();
+    outcomes
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_request_counts() {
+    use std::io::Write as _;
+
+    let manners: [(&str, Answer); 6] = [
+        ("answers and closes", |stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        }),
+        ("answers by HTTP/1.0 without a length", |stream| {
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nup\n")
+        }),
+        ("answers and resets when the request comes", |stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nok")?;
+            // The kernel resets a connection that is closed with something unread.
+            stream.peek(&mut [0]).map(drop)
+        }),
+        ("answers in pieces", |stream| {
+            for piece in [&b"HTTP/1."[..], b"1 200", b" OK\r\n", b"A: b\r\n\r", b"\n"] {
+                stream.write_all(piece)?;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        }),
+        ("closes after the headers of a longer answer", |stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        }),
+        ("answers an interim answer and another", |stream| {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n")
+        }),
+    ];
+    for (manner, answer) in manners {
+        assert_eq!(hasty(answer).await, vec![Ok(()); 20], "{manner}");
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_a_reset_counts_though_nothing_can_be_sent() {
+    for (answer, wanted) in [
+        (&b"HTTP/1.1 200 OK\r\n\r\nok"[..], Ok(200)),
+        (
+            b"HTTP/1.1 20",
+            Err("connection closed in the head of the answer, after 11 bytes"),
+        ),
+        (b"", Err("connection reset")),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let deadline = Deadline::after(PATIENCE);
+        let target = listener.local_addr().unwrap();
+        let mut stream = tcp::connect(target, &deadline).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        server.write_all(answer).await.unwrap();
+        hang_up_hard(server);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        while !stream.ready(both).await.unwrap().is_write_closed() {
+            tokio::task::yield_now().await;
+        }
+        let came = AtomicUsize::new(0);
+        let status = ask(&mut stream, "GET / HTTP/1.1\r\n\r\n", &came).await;
+        let wanted = wanted.map_err(|reason| Failure::Backend(reason.to_owned()));
+        assert_eq!(status, wanted, "{}", answer.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn a_bad_answer_that_comes_before_the_request_says_what_is_bad() {
+    use std::io::Write as _;
+
+    for outcome in hasty(|stream| stream.write_all(b"HTTP/1.0 503 Busy\r\n\r\n")).await {
+        assert_eq!(outcome, Err("status 503, expected 200-299 or 304".into()));
+    }
+    for outcome in hasty(|stream| stream.write_all(b"HTTP/1.1 20")).await {
+        let reason = outcome.unwrap_err();
+        let words = [
+            "connection closed in the head of the answer, after 11 bytes",
+            "connection reset",
+        ];
+        assert!(words.contains(&reason.as_str()), "{reason}");
+    }
+    for outcome in hasty(|_| Ok(())).await {
+        let reason = outcome.unwrap_err();
+        let words = ["connection closed without an answer", "connection reset"];
+        assert!(words.contains(&reason.as_str()), "{reason}");
+    }
+}
+
 #[tokio::test]
 async fn a_reset_is_named() {
-    let (target, _) = server(b"", |stream| async move {
-        stream.set_zero_linger().unwrap();
-        drop(stream);
-    })
-    .await;
+    let (target, _) = server(b"", |stream| async move { hang_up_hard(stream) }).await;
     assert_eq!(ok(target, PATIENCE).await.unwrap_err(), "connection reset");
 }
 
 #[tokio::test]
 async fn checks_leave_no_socket_behind() {
-    let mut ports = Vec::new();
+    // An address of this test's own: a port alone may be one that another program's connection has had.
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, 64 | a, b, c);
     for answer in [
         &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
         b"HTTP/1.1 503 Busy\r\n\r\n",
         b"garbage!",
     ] {
-        let (target, server) = server(answer, hang_up).await;
+        let (target, server) = server_at(address, answer, hang_up).await;
         drop(ok(target, PATIENCE).await);
         server.await.unwrap();
-        ports.push(target.port());
     }
     // The connection is read to its end by a task of its own; until then the socket is in another state.
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let left = sockets_of(&ports);
+        let left = sockets_of(address);
         if left.is_empty() {
             break;
         }
@@ -333,13 +477,13 @@ async fn checks_leave_no_socket_behind() {
     }
 }
 
-/// Both ends of connections to these ports, in whatever state, as /proc/net/tcp shows them.
-fn sockets_of(ports: &[u16]) -> Vec<String> {
+/// Both ends of connections to this address, in whatever state, as /proc/net/tcp shows them.
+fn sockets_of(address: Ipv4Addr) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let shown = format!("{:08X}:", u32::from_ne_bytes(address.octets()));
     let is_one = |line: &&str| {
         let mut addresses = line.split_whitespace().skip(1).take(2);
-        let hex = |port: &u16| format!(":{port:04X}");
-        addresses.any(|address| ports.iter().any(|port| address.ends_with(&hex(port))))
+        addresses.any(|address| address.starts_with(&shown))
     };
     table.lines().filter(is_one).map(str::to_owned).collect()
 }

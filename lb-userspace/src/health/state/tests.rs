@@ -6,7 +6,7 @@ use super::*;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
-fn outcome(passed: bool) -> Result<(), String> {
+fn outcome(passed: bool) -> Result<(), Failed> {
     if passed {
         Ok(())
     } else {
@@ -14,22 +14,50 @@ fn outcome(passed: bool) -> Result<(), String> {
     }
 }
 
-/// Feeds results, `+` for a pass and `-` for a failure; gives `U` and `D` where the state changed and `.` where not.
+fn timeout() -> Result<(), Failed> {
+    Err(Failed::Timeout("timed out after 1 s".into()))
+}
+
+/// Feeds results, `+` for a pass, `-` for a bad answer and `t` for a timeout; gives `U` and `D` where the state changed
+/// and `.` where not.
 fn trace(initial: Option<bool>, rise: u32, fall: u32, results: &str) -> String {
     let mut state = State::new(initial, rise, fall, NOW);
-    let step = |result| match state.observe(&outcome(result == '+'), NOW) {
-        None => '.',
-        Some(Transition { up: true, .. }) => 'U',
-        Some(Transition { up: false, .. }) => 'D',
+    let step = |result| {
+        let outcome = match result {
+            't' => timeout(),
+            answer => outcome(answer == '+'),
+        };
+        match state.observe(&outcome, NOW) {
+            None => '.',
+            Some(Transition { up: true, .. }) => 'U',
+            Some(Transition { up: false, .. }) => 'D',
+        }
     };
     results.chars().map(step).collect()
 }
 
 #[test]
-fn the_first_result_decides_where_nothing_is_known() {
+fn the_first_answer_decides_where_nothing_is_known() {
     assert_eq!(trace(None, 3, 3, "+"), "U");
     assert_eq!(trace(None, 3, 3, "-"), "D");
     assert_eq!(trace(None, 2, 3, "-++"), "D.U");
+}
+
+#[test]
+fn a_timeout_decides_nothing_alone_where_nothing_is_known() {
+    assert_eq!(trace(None, 2, 3, "ttt"), "..D");
+    assert_eq!(trace(None, 2, 3, "t+"), ".U");
+    assert_eq!(trace(None, 2, 3, "t-"), ".D");
+    assert_eq!(trace(None, 2, 1, "t"), "D");
+    assert_eq!(trace(Some(true), 2, 3, "t-tt"), "..D.");
+    let mut state = State::new(None, 2, 3, NOW);
+    state.observe(&timeout(), NOW);
+    assert_eq!(
+        (state.is_up(), state.reason()),
+        (None, "timed out after 1 s")
+    );
+    state.observe(&timeout(), NOW);
+    assert_eq!(state.reason(), "timed out after 1 s (2 checks failed)");
 }
 
 #[test]
@@ -122,21 +150,25 @@ proptest! {
         initial in proptest::option::of(any::<bool>()),
         rise in 1_u32..6,
         fall in 1_u32..6,
-        results in proptest::collection::vec(any::<bool>(), 0..60),
+        results in proptest::collection::vec(prop_oneof![Just('+'), Just('-'), Just('t')], 0..60),
     ) {
         let mut state = State::new(initial, rise, fall, NOW);
         let mut up = initial;
         let mut since_change = 0;
-        for (index, passed) in results.iter().copied().enumerate() {
-            let wanted = match up {
-                None => Some(passed),
-                Some(now) => {
-                    let needed = if now { fall } else { rise } as usize;
-                    let last = &results[since_change..=index];
-                    (last.len() >= needed && last[last.len() - needed..].iter().all(|result| *result != now)).then_some(!now)
-                }
+        for (index, result) in results.iter().copied().enumerate() {
+            let since = &results[since_change..=index];
+            let last = |count: u32, wanted: &dyn Fn(char) -> bool| {
+                let from = since.len().checked_sub(count as usize);
+                from.is_some_and(|from| since[from..].iter().all(|result| wanted(*result)))
             };
-            let got = state.observe(&outcome(passed), NOW).map(|transition| transition.up);
+            let wanted = match up {
+                None if result == 't' => last(fall, &|result| result == 't').then_some(false),
+                None => Some(result == '+'),
+                Some(true) => last(fall, &|result| result != '+').then_some(false),
+                Some(false) => last(rise, &|result| result == '+').then_some(true),
+            };
+            let outcome = if result == 't' { timeout() } else { outcome(result == '+') };
+            let got = state.observe(&outcome, NOW).map(|transition| transition.up);
             prop_assert_eq!(got, wanted);
             if wanted.is_some() {
                 up = wanted;

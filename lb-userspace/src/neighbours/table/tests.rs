@@ -5,13 +5,16 @@ use super::*;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
 const BACKEND: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
 const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254));
+const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const ON_LINK: RouteAnswer = RouteAnswer::Unicast {
     ifindex: 2,
     gateway: None,
+    source: Some(SOURCE),
 };
 const BY_GATEWAY: RouteAnswer = RouteAnswer::Unicast {
     ifindex: 2,
     gateway: Some(GATEWAY),
+    source: Some(SOURCE),
 };
 
 fn link(ifindex: u32, name: &str) -> LinkRow {
@@ -147,6 +150,7 @@ fn a_way_that_xdp_cannot_take_says_why() {
     let unicast = |ifindex| RouteAnswer::Unicast {
         ifindex,
         gateway: None,
+        source: None,
     };
     let cases = [
         (
@@ -183,10 +187,22 @@ fn a_way_that_xdp_cannot_take_says_why() {
 }
 
 #[test]
+fn a_way_says_which_of_our_addresses_the_backend_sees() {
+    let source = |table: &Table| table.observe(&watch()).ways[&BACKEND].source;
+    let mut table = table(ON_LINK);
+    assert_eq!(source(&table), Some(SOURCE), "also while it is not known");
+    table.note(Event::Neighbour(neighbour(BACKEND, Usability::Fresh)));
+    assert_eq!(source(&table), Some(SOURCE));
+    table.routes.insert(BACKEND, RouteAnswer::Local);
+    assert_eq!(source(&table), None);
+}
+
+#[test]
 fn a_route_that_is_known_before_its_link_changes_nothing_yet() {
     let table = table(RouteAnswer::Unicast {
         ifindex: 77,
         gateway: None,
+        source: None,
     });
     assert_eq!(way(&table).0, Hop::Keep { key: None });
 }
@@ -237,7 +253,8 @@ fn only_neighbours_behind_our_interfaces_are_probed_while_these_are_up() {
     assert_eq!(
         wanted(&table(RouteAnswer::Unicast {
             ifindex: 9,
-            gateway: None
+            gateway: None,
+            source: None,
         })),
         []
     );
@@ -262,4 +279,34 @@ fn an_observation_answers_the_watch_it_was_made_for() {
         interfaces: ["eth1".to_owned()].into(),
         ..watch()
     }));
+}
+
+#[test]
+fn the_way_to_what_is_no_longer_watched_is_forgotten() {
+    let mut table = table(ON_LINK);
+    table.routes.insert(GATEWAY, ON_LINK);
+    table.forget_others(&watch());
+    assert_eq!(table.neighbour_on_the_way(BACKEND), Some((2, BACKEND)));
+    assert_eq!(table.neighbour_on_the_way(GATEWAY), None);
+    let nothing = Watch {
+        destinations: [].into(),
+        ..watch()
+    };
+    table.forget_others(&nothing);
+    assert!(table.routes.is_empty());
+}
+
+#[test]
+fn a_link_made_anew_with_the_same_index_is_another() {
+    let mut table = table(RouteAnswer::Local);
+    let watch = Watch {
+        interfaces: ["eth0".to_owned()].into(),
+        ..Watch::default()
+    };
+    let before = table.observe(&watch);
+    table.note(Event::Link(link(2, "eth0")));
+    assert_eq!(table.observe(&watch), before);
+    table.note(Event::LinkGone(2));
+    table.note(Event::Link(link(2, "eth0")));
+    assert_ne!(table.observe(&watch), before);
 }

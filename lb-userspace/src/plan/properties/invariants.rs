@@ -89,6 +89,22 @@ impl World {
         assert!(rising || tables.config.interfaces >= highest);
     }
 
+    /// No way leads through an interface that was removed: its row may be given to another at any later moment.
+    pub(super) fn check_ways(&self) {
+        let Actual { tables, book } = &self.actual;
+        let configured = self.desired.interfaces.keys();
+        let rows: BTreeSet<_> = configured
+            .filter_map(|name| book.interfaces.get(name).copied())
+            .collect();
+        for (id, address, _) in tables.tenants() {
+            let row = InterfaceSlot::new(tables.backends[&id].way().interface);
+            assert!(
+                row.is_none_or(|row| rows.contains(&row)),
+                "the way to {address} names a row that is nobody's"
+            );
+        }
+    }
+
     /// Law 6: what a flow refers to is still what it was.
     pub(super) fn check_flows(&self) {
         let tables = &self.actual.tables;

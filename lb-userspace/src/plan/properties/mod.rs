@@ -245,6 +245,7 @@ impl World {
         let again = plan(&self.desired, &self.actual, self.now);
         assert_eq!(again.changes, [], "a second plan at once has nothing to do");
         check_identities(&self.desired, &before, &self.actual.tables);
+        self.check_ways();
         self.check_flows();
     }
 

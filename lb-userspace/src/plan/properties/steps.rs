@@ -130,6 +130,7 @@ impl World {
                     ifindex,
                     mac: [2, 1, 1, 1, 1, 1],
                     ipv4: Some([10, 0, 0, 254].into()),
+                    mtu: 1_500,
                 };
                 self.desired.interfaces.remove(&name);
                 if configured {

@@ -34,6 +34,23 @@ fn a_backend_that_fails_is_stopped_before_its_slots_change_and_keeps_its_id() {
 }
 
 #[test]
+fn a_backend_that_fails_is_stopped_before_anything_else_of_backends_is_written() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(2));
+    let mut wanted = desired(3);
+    wanted.hops.extend([on_link(1, 9)]);
+    wanted
+        .pools
+        .insert("web".to_owned(), vec![backend(1), backend(3)]);
+    let changes = balancer.reconcile(&wanted);
+    let first = changes.first();
+    assert!(
+        matches!(first, Some(Change::BackendState { id, .. }) if id.get() == 2),
+        "{changes:?}"
+    );
+}
+
+#[test]
 fn a_backend_up_in_one_pool_and_down_in_another_still_accepts() {
     let other = ServiceAddress {
         address: SocketAddr::from(([192, 0, 2, 11], 80)),
@@ -89,6 +106,60 @@ fn one_clean_scan_is_not_enough() {
     );
     balancer.wait(GRACE / 2);
     assert!(balancer.row(backend(2)).is_some());
+}
+
+#[test]
+fn a_scan_that_began_before_a_row_retired_says_nothing_of_it() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(2));
+    let began = balancer.now;
+    balancer.wait(GRACE);
+    balancer.reconcile(&desired(1));
+    let found = References {
+        started: began,
+        backends: BTreeSet::new(),
+        services: BTreeSet::new(),
+        interfaces: BTreeSet::new(),
+    };
+    balancer.actual.book.scanned(&found);
+    balancer.wait(GRACE / 2);
+    balancer.scan(&[]);
+    balancer.reconcile(&desired(1));
+    assert!(
+        balancer.row(backend(2)).is_some(),
+        "one scan alone was clean"
+    );
+}
+
+#[test]
+fn one_row_that_no_flow_refers_to_is_worth_a_scan_soon() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(3));
+    let (id, _) = balancer.row(backend(3)).unwrap();
+    balancer.reconcile(&desired(1));
+    balancer.wait(GRACE);
+    balancer.scan(&[id]);
+    assert!(
+        !balancer.actual.book.is_held(),
+        "the second backend's may be free"
+    );
+}
+
+#[test]
+fn a_slot_of_an_earlier_generation_sends_no_flow_to_the_new_tenant() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(2));
+    let (id, _) = balancer.row(backend(2)).unwrap();
+    let row = balancer.actual.tables.backends.get_mut(&id).unwrap();
+    let state = row.state();
+    row.state = BackendState {
+        generation: state.generation + 1,
+        ..state
+    }
+    .pack();
+    assert_eq!(balancer.rotation(), [backend(1)]);
+    balancer.reconcile(&desired(2));
+    assert_eq!(balancer.rotation(), [backend(1), backend(2)], "new slots");
 }
 
 #[test]

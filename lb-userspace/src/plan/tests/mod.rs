@@ -2,6 +2,7 @@
 
 mod backends;
 mod network;
+mod salvage;
 mod services;
 
 use std::{
@@ -46,6 +47,7 @@ fn interface(ifindex: u32) -> Interface {
         ifindex,
         mac: [2, 0, 0, 0, 0, 1],
         ipv4: None,
+        mtu: 1_500,
     }
 }
 

@@ -206,6 +206,7 @@ fn the_row_of_a_removed_interface_is_not_given_away_before_it_has_rested() {
     );
     assert_eq!(balancer.actual.tables.devices, [(second, 3)].into());
     assert_eq!(balancer.actual.tables.interfaces[&first].ifindex, 0);
+    assert!(balancer.actual.book.waits_for_scan(), "replies may name it");
     balancer.settle(&wanted);
     assert!(!balancer.actual.tables.interfaces.contains_key(&first));
     wanted.interfaces.insert("eth2".to_owned(), interface(4));
@@ -214,6 +215,142 @@ fn the_row_of_a_removed_interface_is_not_given_away_before_it_has_rested() {
         balancer.actual.tables.devices,
         [(first, 4), (second, 3)].into()
     );
+}
+
+#[test]
+fn a_way_through_a_removed_interface_goes_before_its_row_is_given_away() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.interfaces.insert("eth1".to_owned(), interface(3));
+    balancer.reconcile(&wanted);
+    let eth0 = InterfaceSlot::new(1).unwrap();
+    assert_eq!(balancer.way(backend(1)).interface, eth0.get());
+
+    // Whatever is known of its route, a backend can't be reached through an interface that is not ours any more.
+    for hop in [Hop::Keep { key: None }, on_link(1, 1).1] {
+        let mut without = wanted.clone();
+        without.interfaces.remove("eth0");
+        without.hops.insert(backend(1).ip(), hop);
+        let mut balancer = Balancer {
+            actual: balancer.actual.clone(),
+            now: balancer.now,
+        };
+        let changes = balancer.reconcile(&without);
+        let place = |is: &dyn Fn(&Change) -> bool| changes.iter().position(is).unwrap();
+        let way = place(&|change| matches!(change, Change::BackendWay { .. }));
+        let row = place(&|change| matches!(change, Change::Interface { .. }));
+        assert!(way < row, "{changes:?}");
+        assert_eq!(balancer.way(backend(1)), Way::default());
+        balancer.settle(&without);
+        without.interfaces.insert("eth2".to_owned(), interface(4));
+        balancer.reconcile(&without);
+        assert_eq!(balancer.actual.tables.devices[&eth0], 4);
+        assert_eq!(balancer.way(backend(1)), Way::default());
+    }
+}
+
+#[test]
+fn an_interface_with_the_index_of_one_that_is_gone_gets_a_row_of_its_own() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.interfaces = [("eth1".to_owned(), interface(2))].into();
+    balancer.reconcile(&wanted);
+    // It was renamed: the index is that of another name now.
+    wanted.interfaces = [
+        ("eth0".to_owned(), interface(2)),
+        ("eth1".to_owned(), interface(0)),
+    ]
+    .into();
+    balancer.reconcile(&wanted);
+    let second = InterfaceSlot::new(2).unwrap();
+    assert_eq!(balancer.actual.tables.devices, [(second, 2)].into());
+}
+
+#[test]
+fn packets_look_at_no_more_interfaces_than_there_are() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.interfaces.insert("eth1".to_owned(), interface(3));
+    balancer.reconcile(&wanted);
+    wanted.interfaces.remove("eth1");
+    balancer.reconcile(&wanted);
+    let seen = |balancer: &Balancer| balancer.actual.tables.config.interfaces;
+    assert_eq!(seen(&balancer), 2, "its row rests");
+    balancer.settle(&wanted);
+    assert_eq!(seen(&balancer), 1);
+}
+
+#[test]
+fn the_row_of_a_removed_interface_stays_while_replies_name_it() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.interfaces.insert("eth1".to_owned(), interface(3));
+    balancer.reconcile(&wanted);
+    wanted.interfaces.remove("eth1");
+    balancer.reconcile(&wanted);
+    let second = InterfaceSlot::new(2).unwrap();
+    for _ in 0..3 {
+        balancer.wait(GRACE);
+        let found = References {
+            started: balancer.now,
+            backends: BTreeSet::new(),
+            services: BTreeSet::new(),
+            interfaces: [second].into(),
+        };
+        balancer.actual.book.scanned(&found);
+        assert_eq!(balancer.reconcile(&wanted), []);
+    }
+    assert!(balancer.actual.tables.interfaces.contains_key(&second));
+}
+
+#[test]
+fn after_a_start_an_interface_that_is_not_there_takes_over_no_row() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    balancer.reconcile(&wanted);
+    wanted.interfaces.insert("eth0".to_owned(), interface(0));
+    balancer.reconcile(&wanted);
+    // The next agent can't tell whose the row without an index is.
+    balancer.actual.book = Book::default();
+    wanted.interfaces = [("eth7".to_owned(), interface(0))].into();
+    balancer.reconcile(&wanted);
+    wanted.interfaces.insert("eth7".to_owned(), interface(7));
+    balancer.reconcile(&wanted);
+    let second = InterfaceSlot::new(2).unwrap();
+    assert_eq!(balancer.actual.tables.devices, [(second, 7)].into());
+}
+
+#[test]
+fn a_neighbour_that_no_way_leads_through_is_forgotten() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    wanted.hops = [(backend(1).ip(), through(250, 1))].into();
+    balancer.reconcile(&wanted);
+    wanted.hops = [(backend(1).ip(), through(251, 2))].into();
+    balancer.reconcile(&wanted);
+    let Hop::Known { key, .. } = through(250, 1) else {
+        unreachable!()
+    };
+    // It may have another MAC address by now.
+    wanted.hops = [(backend(1).ip(), Hop::Keep { key: Some(key) })].into();
+    assert_eq!(balancer.reconcile(&wanted), []);
+    assert_eq!(balancer.way(backend(1)).mac, [2, 0, 0, 0, 2, 2]);
+}
+
+#[test]
+fn a_row_that_a_way_still_names_is_nobodys() {
+    let mut balancer = Balancer::new();
+    let mut wanted = desired(1);
+    balancer.reconcile(&wanted);
+    // The row is free, and the way could not be cleared.
+    balancer.actual.book = Book::default();
+    balancer.actual.tables.interfaces.clear();
+    balancer.actual.tables.devices.clear();
+    wanted.interfaces = [("eth1".to_owned(), interface(3))].into();
+    balancer.reconcile(&wanted);
+    let second = InterfaceSlot::new(2).unwrap();
+    assert_eq!(balancer.actual.tables.devices, [(second, 3)].into());
+    assert_eq!(balancer.way(backend(1)), Way::default());
 }
 
 #[test]

@@ -60,6 +60,101 @@ fn a_removed_service_loses_its_keys_at_once_and_its_row_after_its_flows() {
 }
 
 #[test]
+fn a_key_is_the_first_that_comes_and_the_last_that_goes() {
+    let mut balancer = Balancer::new();
+    let keys = |changes: &[Change]| -> Vec<bool> {
+        let keys = changes.iter().filter_map(|change| match change {
+            Change::Key { key, .. } | Change::RemoveKey(key) => Some(*key == www().key()),
+            _ => None,
+        });
+        keys.collect()
+    };
+    // A VIP's markers, by which it answers pings, are there only while it has a service.
+    assert_eq!(keys(&balancer.reconcile(&desired(1))), [true, false, false]);
+    let mut wanted = desired(1);
+    wanted.services.clear();
+    assert_eq!(keys(&balancer.reconcile(&wanted)), [false, false, true]);
+}
+
+#[test]
+fn of_two_rows_of_one_service_the_one_that_its_key_names_stays() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(1));
+    let (id, row) = balancer.actual.tables.service_in_force(www()).unwrap();
+    let (first, row) = (id, *row);
+    let second = ServiceId::new(5).unwrap();
+    let tables = &mut balancer.actual.tables;
+    tables.services.insert(second, row);
+    tables.keys.insert(www().key(), second.get());
+    assert!(first < second);
+    balancer.reconcile(&desired(1));
+    assert_eq!(balancer.actual.tables.keys[&www().key()], second.get());
+}
+
+#[test]
+fn slots_that_rest_are_free_when_the_first_of_them_has_rested() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(3));
+    assert_eq!(balancer.actual.book.next_wake(), None);
+    let first = balancer.now;
+    for fewer in [2, 1] {
+        let mut wanted = desired(3);
+        let rotation = (1..=fewer).map(backend).collect();
+        wanted.pools.insert("web".to_owned(), rotation);
+        balancer.reconcile(&wanted);
+        balancer.wait(GRACE / 2);
+    }
+    assert_eq!(balancer.actual.book.next_wake(), Some(first + GRACE));
+}
+
+#[test]
+fn a_new_service_in_an_old_row_has_a_new_generation_and_counters_of_its_own() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(1));
+    let (id, row) = balancer.actual.tables.service_in_force(www()).unwrap();
+    let generation = row.generation;
+    let mut wanted = desired(1);
+    wanted.services.clear();
+    balancer.reconcile(&wanted);
+    balancer.settle(&wanted);
+    let next = ServiceAddress {
+        protocol: Protocol::Udp,
+        ..www()
+    };
+    wanted.services.insert(next, service("web"));
+    let changes = balancer.reconcile(&wanted);
+    let (new_id, row) = balancer.actual.tables.service_in_force(next).unwrap();
+    assert_eq!((new_id, row.generation), (id, generation + 1));
+    let clear = changes
+        .iter()
+        .position(|change| *change == Change::ClearServiceCounters(id));
+    let row = changes
+        .iter()
+        .position(|change| matches!(change, Change::Service { .. }));
+    assert!(clear.is_some() && clear < row, "{changes:?}");
+}
+
+#[test]
+fn a_service_that_moves_has_its_new_key_before_its_old_one_goes() {
+    let mut balancer = Balancer::new();
+    balancer.reconcile(&desired(1));
+    let mut wanted = desired(1);
+    let moved = ServiceAddress {
+        address: SocketAddr::from(([192, 0, 2, 11], 80)),
+        ..www()
+    };
+    wanted.services = [(moved, service("web"))].into();
+    let changes = balancer.reconcile(&wanted);
+    let came = changes
+        .iter()
+        .rposition(|change| matches!(change, Change::Key { .. }));
+    let went = changes
+        .iter()
+        .position(|change| matches!(change, Change::RemoveKey(_)));
+    assert!(came.is_some() && came < went, "{changes:?}");
+}
+
+#[test]
 fn services_of_one_pool_share_their_slots() {
     let other = ServiceAddress {
         protocol: Protocol::Udp,

@@ -7,10 +7,14 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::sleep,
+};
 
 use super::*;
-use crate::core::message::Message;
+use crate::{config, core::message::Message};
 
 /// A file that goes with the value.
 struct File(PathBuf);
@@ -45,6 +49,7 @@ impl Drop for File {
 enum Told {
     Reload(Box<Model>),
     Refused(String),
+    Problem(Option<String>),
     Shutdown,
 }
 
@@ -75,6 +80,7 @@ fn agent(
                     answer.send(()).unwrap();
                     continue;
                 }
+                Message::Problem { problem, .. } => Told::Problem(problem),
                 Message::Status { .. } => continue,
             };
             teller.send(word).await.unwrap();
@@ -101,6 +107,21 @@ fn text(metrics: Option<SocketAddr>, port: u32) -> String {
     )
 }
 
+fn applied(lines: &[&str]) -> Applied {
+    Applied {
+        applied: lines.iter().map(|line| (*line).to_owned()).collect(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Has the agent listen, and waits until somebody does.
+async fn listening(agent: &mut Agent, address: SocketAddr) {
+    agent.listen();
+    while TcpStream::connect(address).await.is_err() {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// An address that was free a moment ago.
 async fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
@@ -113,9 +134,10 @@ async fn free_address() -> SocketAddr {
 #[tokio::test]
 async fn a_changed_file_is_applied() {
     let file = File::new(&text(None, 80));
-    let (mut agent, mut told) = agent(&file, Ok(vec!["backend moved".into()]), Ok(()));
+    let moved = applied(&["backend moved"]);
+    let (mut agent, mut told) = agent(&file, Ok(moved.clone()), Ok(()));
     file.write(&text(None, 81));
-    assert_eq!(agent.reload().await, Ok(vec!["backend moved".into()]));
+    assert_eq!(agent.reload().await, Ok(moved));
     let Some(Told::Reload(model)) = told.recv().await else {
         panic!("no reload")
     };
@@ -126,7 +148,7 @@ async fn a_changed_file_is_applied() {
 #[tokio::test]
 async fn a_bad_file_changes_nothing_and_is_noted() {
     let file = File::new(&text(None, 80));
-    let (mut agent, mut told) = agent(&file, Ok(vec![]), Ok(()));
+    let (mut agent, mut told) = agent(&file, Ok(applied(&[])), Ok(()));
     let before = agent.model.clone();
     file.write(&text(None, 70_000));
     let errors = agent.reload().await.unwrap_err();
@@ -151,7 +173,7 @@ async fn a_refusal_of_the_core_keeps_the_old_model_and_listener() {
     let old = free_address().await;
     let file = File::new(&text(Some(old), 80));
     let (mut agent, _told) = agent(&file, Err(vec!["flow_entries can't change".into()]), Ok(()));
-    agent.listen(Some(metrics::bind(old).await.unwrap()));
+    listening(&mut agent, old).await;
     file.write(&text(Some(free_address().await), 80));
     assert_eq!(
         agent.reload().await,
@@ -167,8 +189,8 @@ async fn a_refusal_of_the_core_keeps_the_old_model_and_listener() {
 async fn metrics_move_to_another_address_or_stay_where_that_is_taken() {
     let (old, new) = (free_address().await, free_address().await);
     let file = File::new(&text(Some(old), 80));
-    let (mut agent, mut told) = agent(&file, Ok(vec![]), Ok(()));
-    agent.listen(Some(metrics::bind(old).await.unwrap()));
+    let (mut agent, mut told) = agent(&file, Ok(applied(&[])), Ok(()));
+    listening(&mut agent, old).await;
 
     let taken = TcpListener::bind(new).await.unwrap();
     file.write(&text(Some(new), 80));
@@ -179,6 +201,7 @@ async fn metrics_move_to_another_address_or_stay_where_that_is_taken() {
         )),
         "{errors:?}"
     );
+    assert_eq!(told.recv().await, Some(Told::Problem(None)), "it listens");
     assert!(
         matches!(told.recv().await, Some(Told::Refused(_))),
         "the core is not asked"
@@ -187,13 +210,56 @@ async fn metrics_move_to_another_address_or_stay_where_that_is_taken() {
     drop(taken);
     assert_eq!(
         agent.reload().await,
-        Ok(vec![format!("metrics listen on {new}")])
+        Ok(applied(&[&format!("metrics listen on {new}")]))
     );
     TcpListener::bind(new)
         .await
         .expect_err("the new listener is there");
     file.write(&text(None, 80));
-    assert_eq!(agent.reload().await, Ok(vec!["metrics are off".into()]));
+    assert_eq!(agent.reload().await, Ok(applied(&["metrics are off"])));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_at_the_start_is_served_as_soon_as_it_is_free() {
+    let address = free_address().await;
+    let taken = TcpListener::bind(address).await.unwrap();
+    let file = File::new(&text(Some(address), 80));
+    let (mut agent, mut told) = agent(&file, Ok(applied(&[])), Ok(()));
+    agent.listen();
+    let Some(Told::Problem(Some(problem))) = told.recv().await else {
+        panic!("no problem is told")
+    };
+    assert!(
+        problem.contains(&address.to_string()) && problem.contains("mend: "),
+        "{problem}"
+    );
+    assert_eq!(
+        agent.reload().await,
+        Ok(applied(&[])),
+        "a reload that leaves the address alone is not held up"
+    );
+    drop(taken);
+    loop {
+        match told.recv().await {
+            Some(Told::Problem(None)) => break,
+            Some(_) => {}
+            None => panic!("the agent has ended"),
+        }
+    }
+    TcpStream::connect(address).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_gives_the_warnings_of_the_file() {
+    let file = File::new(&text(None, 80));
+    let (mut agent, _told) = agent(&file, Ok(applied(&[])), Ok(()));
+    let spare = "[[pool]]\nname = \"spare\"\n[[pool.backend]]\naddress = \"10.0.0.9:80\"\n";
+    file.write(&format!("{}{spare}", text(None, 80)));
+    let warnings = agent.reload().await.unwrap().warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("spare"),
+        "{warnings:?}"
+    );
 }
 
 #[tokio::test]
@@ -206,7 +272,7 @@ async fn the_end_is_a_success_only_where_nothing_is_left() {
             ExitCode::FAILURE,
         ),
     ] {
-        let (agent, mut told) = agent(&file, Ok(vec![]), left);
+        let (agent, mut told) = agent(&file, Ok(applied(&[])), left);
         assert_eq!(agent.shutdown(tokio::spawn(async {})).await, wanted);
         assert_eq!(told.recv().await, Some(Told::Shutdown));
     }

@@ -1,0 +1,80 @@
+//! A server whose replies go past the balancer, the commonest mistake in mode `nat`: it is up, and half the requests fail.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::agent::SOON;
+use lb_tests::agent::config::Check;
+use lb_tests::topology::{Arms, GATEWAY, Topology, VIP};
+use lb_tests::web::Web;
+use lb_tests::{command, link, poll};
+
+#[test]
+fn a_server_whose_route_leads_past_the_balancer_is_named_with_the_command_that_mends_it()
+-> Result<()> {
+    let topology = Topology::new(Arms::Two, 2)?;
+    // The second server's default route is another router, which the client is here.
+    let (server, client) = (&topology.backends[1], &topology.client);
+    let (ours, theirs) = (server.interface("past"), client.interface("past"));
+    link::veth(ours, theirs)?;
+    ours.add_address("10.9.0.2/24")?;
+    theirs.add_address("10.9.0.1/24")?;
+    server.netns.ip("route replace default via 10.9.0.1")?;
+
+    let web = Web::start(topology, Some(Check::http()))?;
+    let curl = || {
+        let client = &web.topology.client.netns;
+        let line = format!("curl --silent --max-time 0.3 http://{VIP}/");
+        client
+            .words(&line)
+            .output()
+            .map(|output| output.status.success())
+    };
+    let missing = poll::until(Duration::from_mins(1), "the status to name web1", || {
+        curl()?;
+        let missing = web.agent.backend("www", "web1")?.no_replies;
+        missing.context("web1 is not named")
+    })?;
+    let row = web.agent.backend("www", "web1")?;
+    assert_eq!(
+        (row.state.as_str(), row.in_rotation),
+        ("up", true),
+        "{row:?}"
+    );
+    let way = format!("ip route replace default via {GATEWAY}");
+    assert_eq!(missing.mend, format!("on the server `{way}`"));
+    assert!(missing.new_flows >= 5, "{missing:?}");
+    let good = web.agent.backend("www", "web0")?;
+    assert_eq!(good.no_replies, None, "{good:?}");
+
+    let socket = web.agent.socket().display().to_string();
+    let page = command::said(&web.agent.lb(&["status", "--socket", &socket])?);
+    assert!(
+        page.contains("no replies come back through here") && page.contains(&way),
+        "{page}"
+    );
+    let series = |name: &str| format!("lb_backend_no_replies{{address=\"{name}:80\",backend=");
+    let page = web.agent.http("/metrics")?.body;
+    for (address, value) in [("10.2.0.11", " 0"), ("10.2.0.12", " 1")] {
+        let mut lines = page.lines();
+        let line = lines.find(|line| line.starts_with(&series(address)));
+        assert!(
+            line.is_some_and(|line| line.ends_with(value)),
+            "{line:?} in\n{page}"
+        );
+    }
+
+    // What it says is what helps.
+    web.topology.backends[1]
+        .netns
+        .ip(way.trim_start_matches("ip "))?;
+    poll::until(SOON, "web1 to be like any other", || {
+        let answered = (curl()?, curl()?);
+        let row = web.agent.backend("www", "web1")?;
+        ensure!(
+            answered == (true, true) && row.no_replies.is_none(),
+            "{answered:?}, {row:?}"
+        );
+        Ok(())
+    })
+}
