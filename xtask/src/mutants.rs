@@ -25,9 +25,9 @@ pub(crate) struct Arguments {
     /// Plant only in the kernel's program, the bugs of `tests/mutants`
     #[arg(long, conflicts_with_all = ["shard", "in_diff"])]
     kernel: bool,
-    /// Of these bugs only those whose names contain this
-    #[arg(long, value_name = "NAME", requires = "kernel")]
-    plant: Option<String>,
+    /// Of these bugs only those whose names contain this; more than one may be named
+    #[arg(long = "plant", value_name = "NAME", requires = "kernel")]
+    plants: Vec<String>,
     /// Plant only in `lb-common` and `lb-userspace`, by cargo-mutants
     #[arg(long, conflicts_with = "kernel")]
     host: bool,
@@ -91,22 +91,21 @@ impl Arguments {
     /// The bugs of the tree that are meant.
     fn plants(&self) -> Result<Vec<Plant>> {
         let mut plants = plant::all()?;
+        let unknown = self
+            .plants
+            .iter()
+            .find(|part| !plants.iter().any(|plant| plant.name.contains(*part)));
+        if let Some(name) = unknown {
+            bail!("no bug of tests/mutants is named like `{name}`");
+        }
         plants.retain(|plant| {
-            let named = self
-                .plant
-                .as_ref()
-                .is_none_or(|part| plant.name.contains(part));
+            let named = self.plants.iter().any(|part| plant.name.contains(part));
             let within = self
                 .path
                 .as_ref()
                 .is_none_or(|path| plant.file.starts_with(path));
-            named && within
+            (named || self.plants.is_empty()) && within
         });
-        if let Some(name) = &self.plant
-            && plants.is_empty()
-        {
-            bail!("no bug of tests/mutants is named like `{name}`");
-        }
         for plant in &plants {
             let source = xtask::root().join(&plant.file);
             let source = std::fs::read_to_string(&source)

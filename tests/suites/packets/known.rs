@@ -6,7 +6,7 @@ use lb_common::{
 };
 use lb_tests::{
     frames::{DEFAULT_SOURCE, Frame, Mac, TcpFlags, Transport, UdpChecksum},
-    program::{INGRESS, OTHER, OUR_ADDRESS, OUR_MAC, Program},
+    program::{INGRESS, OTHER, OTHER_MAC, OUR_ADDRESS, OUR_MAC, Program},
 };
 
 use crate::{ACK, FIN, SYN_ACK, expect, world::*};
@@ -110,6 +110,8 @@ impl Flow {
     fn established(&self) -> Program {
         let mut program = world();
         self.establish(&mut program);
+        let established = State::Established as u8;
+        assert_eq!(self.states(&mut program), [established; 2], "{}", self.name);
         program
     }
 }
@@ -460,6 +462,14 @@ fn a_way_that_changes_or_goes_is_known_flows_too() {
         }
         row(&mut program, Some((backend_mac(number), slot)));
         expect(&mut program, "as before", &there, &flow.sent(&there));
+        if slot == OTHER {
+            // The interface goes before its device does.
+            let address = std::net::Ipv4Addr::UNSPECIFIED;
+            program.set_interface(OTHER, 0, OTHER_MAC, address).unwrap();
+            let fate = Fate::Drops("no_interface");
+            expect(&mut program, "an interface that is gone", &there, &fate);
+            program.set_interface(OTHER, 2, OTHER_MAC, address).unwrap();
+        }
         let fate = flow.answered(&back, DEFAULT_SOURCE);
         expect(&mut program, "a reply", &back, &fate);
     }
