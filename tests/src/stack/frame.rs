@@ -15,7 +15,7 @@ pub(super) fn frame(body: &[bpf_insn]) -> u32 {
     let mut lowest = 0;
     for &one in body {
         let (to, from) = (usize::from(one.dst_reg()), usize::from(one.src_reg()));
-        let reached = match Kind::of(*one) {
+        let reached = match Kind::of(one) {
             Kind::Load => {
                 let reached = distances[from].map(|distance| distance + i64::from(one.off));
                 distances[to] = None;
