@@ -112,7 +112,7 @@ drop_reasons! {
     NoNeighbour = 8, "no_neighbour";
     /// The interface towards the next hop is gone or not the balancer's.
     NoInterface = 9, "no_interface";
-    /// Other CPUs changed the entry of a known flow too often to wait for.
+    /// Other CPUs were at work on the same flow for too long to wait for.
     FlowContended = 10, "flow_contended";
     /// Every backend tried already has a flow with this client address and port, for another VIP.
     ReplyCollision = 12, "reply_collision";

@@ -90,8 +90,11 @@ fn follow(packet: &Packet, entry: Entry, recipe: &Recipe) -> bool {
 
 /// Makes both entries of the flow in `work`. Where another CPU was first, its flow is the one; its recipe
 /// then is `there`. Gives whether there is an entry now: there may be no room, or another CPU at work in its place.
+///
+/// A packet that `opens` the flow had its turn, so it waits for the other CPU, and drops where that is not done in the end: by its hash it
+/// might go to another backend than the other CPU's packet of the same flow. Any other goes by the hash that the other CPU goes by.
 #[inline(always)]
-pub(crate) fn make(work: &mut Work) -> Result<bool, DropReason> {
+pub(crate) fn make(work: &mut Work, opens: bool) -> Result<bool, DropReason> {
     let reply = table::reply(&work.key, work.backend_address, work.backend_port);
     let remembered = if table::overflows(&Table, &reply, &work.clock) {
         replies_of_backend(work)
@@ -101,8 +104,15 @@ pub(crate) fn make(work: &mut Work) -> Result<bool, DropReason> {
     if remembered == Remembered::Anothers {
         return Err(DropReason::ReplyCollision);
     }
-    // SAFETY: borrowed for the call.
-    match unsafe { insert_flow(work) } {
+    let mut outcome = CONTENDED;
+    for _ in 0..INSERT_TRIES {
+        // SAFETY: borrowed for the call.
+        outcome = unsafe { insert_flow(work) };
+        if outcome != CONTENDED || !opens {
+            break;
+        }
+    }
+    match outcome {
         MADE => {
             for evicted in work.evicted() {
                 stats::count_event(Event::of(evicted));
@@ -118,6 +128,7 @@ pub(crate) fn make(work: &mut Work) -> Result<bool, DropReason> {
             Ok(true)
         }
         COLLISION => Err(DropReason::ReplyCollision),
+        CONTENDED if opens => Err(DropReason::FlowContended),
         outcome => {
             let full = outcome == Outcome::Full as u32;
             stats::count_event(Some(if full {
@@ -143,6 +154,9 @@ pub(crate) fn make_without_entry(work: &mut Work) -> Result<(), DropReason> {
 
 const MADE: u32 = Outcome::Made as u32;
 const EXISTING: u32 = Outcome::Existing as u32;
+const CONTENDED: u32 = Outcome::Contended as u32;
+/// Inserts of a flow that another CPU is at, each of which waits for a lock: some microseconds in all.
+const INSERT_TRIES: u32 = 16;
 const COLLISION: u32 = Outcome::Collision as u32;
 
 /// [`table::insert`]; gives the [`Outcome`].

@@ -93,7 +93,7 @@ pub(crate) fn admit(frame: &Frame, packet: &Packet, work: &mut Work) -> Result<(
 fn try_backends(packet: &Packet, work: &mut Work) -> Result<bool, DropReason> {
     let stays = packet.opens() && flow::may_have_no_entry(work) && had_no_entry(packet, work);
     let room = if stays {
-        flow::make(work)?
+        flow::make(work, packet.opens())?
     } else {
         try_each(packet, work, true)?
     };
@@ -136,7 +136,7 @@ fn try_each(packet: &Packet, work: &mut Work, with_entry: bool) -> Result<bool, 
             Picked::Nothing => break,
         }
         let made = if with_entry {
-            flow::make(work)
+            flow::make(work, packet.opens())
         } else {
             flow::make_without_entry(work).map(|()| true)
         };

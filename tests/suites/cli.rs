@@ -117,23 +117,22 @@ fn what_the_program_is_told_to_log_is_seen_at_the_agents_usual_level() -> Result
 fn the_programs_log_names_the_reason_of_every_drop() -> Result<()> {
     let topology = Topology::new(Arms::Two, 1)?;
     let mut config = Config::web(&topology, None);
+    config = config.service(Service::udp("log", 5_140, "web"));
     config.data_plane_log = Some("info".to_owned());
     let web = Web::with_config(topology, &config)?;
     let client = &web.topology.client.netns;
+    // Datagrams in two fragments, which are not followed.
+    let socket = client.run(|| std::net::UdpSocket::bind("10.1.0.10:4000"))??;
+    let wanted = "dropped 10.1.0.10:4000 -> 10.1.0.100:5140 protocol 17: fragment";
     poll::until(SOON, "the drop in the log", || {
-        // An echo request in fragments, which are not followed. Nobody answers it.
-        client
-            .command("ping")
-            .args(["-c1", "-W1", "-s3000", "10.1.0.100"])
-            .output()?;
+        socket.send_to(&[7; 2_000], "10.1.0.100:5140")?;
         let events = web.agent.events()?;
-        let dropped = events.iter().find(|event| {
-            let message = event.message();
-            message.starts_with("dropped 10.1.0.10:0 -> 10.1.0.100:0 protocol 1")
-                && message.ends_with(": fragment")
-        });
-        let messages: Vec<_> = events.iter().map(lb_tests::agent::Event::message).collect();
-        ensure!(dropped.is_some(), "{messages:?}");
+        let messages: Vec<_> = events
+            .iter()
+            .map(lb_tests::agent::Event::message)
+            .filter(|message| message.starts_with("dropped"))
+            .collect();
+        ensure!(messages.contains(&wanted), "{messages:?}");
         Ok(())
     })
 }

@@ -65,7 +65,8 @@ pub enum Event {
     LostInsert = 4,
     /// An entry of an answered UDP flow that had been silent made room.
     EvictedAnswered = 5,
-    /// Other CPUs were at work where a packet's flow belongs: the packet goes by its hash, and the flow gets an entry with a later one.
+    /// Other CPUs were at work where the flow of a segment from the middle of a connection belongs: it goes by its hash, and the flow gets an
+    /// entry with a later one.
     Contended = 6,
 }
 

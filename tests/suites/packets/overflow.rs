@@ -55,25 +55,34 @@ fn holds(program: &mut Program, client: &str) -> bool {
 }
 
 #[test]
-fn the_first_packet_of_a_flow_that_another_cpu_is_at_goes_by_its_hash() {
-    for frame in [
-        syn(&client(1), WEB),
-        Frame::tcp(client(1).as_str(), WEB).flags(ACK),
-    ] {
-        let mut program = world_of(8);
-        program.hold_locks(true).unwrap();
-        let backend = chosen(&mut program, &frame);
-        assert_eq!(program.events(Event::Contended), 1);
-        assert!(!holds(&mut program, &client(1)));
-        let answer = Frame::tcp(backend.1, client(1).as_str()).flags(SYN_ACK);
-        let fate = Fate::Leaves(to_client(&answer, WEB, DEFAULT_SOURCE));
-        expect(&mut program, "the answer", &answer, &fate);
-        program.hold_locks(false).unwrap();
-        let fate = towards(&frame, backend);
-        expect(&mut program, "sent again", &frame, &fate);
-        assert!(holds(&mut program, &client(1)));
-        assert_eq!(program.table_faults().unwrap(), Vec::<String>::new());
-    }
+fn a_segment_of_a_flow_that_another_cpu_is_at_goes_by_the_hash_that_the_other_one_goes_by() {
+    let frame = Frame::tcp(client(1).as_str(), WEB).flags(ACK);
+    let mut program = world_of(8);
+    program.hold_locks(true).unwrap();
+    let backend = chosen(&mut program, &frame);
+    assert_eq!(program.events(Event::Contended), 1);
+    assert!(!holds(&mut program, &client(1)));
+    let answer = Frame::tcp(backend.1, client(1).as_str()).flags(ACK);
+    let fate = Fate::Leaves(to_client(&answer, WEB, DEFAULT_SOURCE));
+    expect(&mut program, "the answer", &answer, &fate);
+    program.hold_locks(false).unwrap();
+    expect(&mut program, "again", &frame, &towards(&frame, backend));
+    assert!(holds(&mut program, &client(1)));
+    assert_eq!(program.table_faults().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_syn_of_a_flow_that_another_cpu_is_at_for_too_long_drops() {
+    let frame = syn(&client(1), WEB);
+    let mut program = world_of(8);
+    program.hold_locks(true).unwrap();
+    let drops = Fate::Drops("flow_contended");
+    expect(&mut program, "while the lock is held", &frame, &drops);
+    assert_eq!(program.events(Event::Contended), 0);
+    program.hold_locks(false).unwrap();
+    let chosen = chosen(&mut program, &frame);
+    expect(&mut program, "again", &frame, &towards(&frame, chosen));
+    assert!(holds(&mut program, &client(1)));
 }
 
 /// The frame as it leaves towards that backend.
