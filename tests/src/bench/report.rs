@@ -285,16 +285,25 @@ impl Unit {
     }
 }
 
+/// The model of this machine's processor.
+///
+/// # Errors
+/// Where `/proc` can't be read.
+pub fn processor() -> Result<String> {
+    let cpus = read("/proc/cpuinfo")?;
+    let model = values_of(&cpus, "model name").next();
+    Ok(model.unwrap_or("unknown processor").to_owned())
+}
+
 fn machine() -> Result<String> {
     let cpus = read("/proc/cpuinfo")?;
-    let models: Vec<_> = values_of(&cpus, "model name").collect();
     let memory = read("/proc/meminfo")?;
     let kib = values_of(&memory, "MemTotal").next().unwrap_or_default();
     let kib: u64 = kib.trim_end_matches(" kB").parse().unwrap_or_default();
     Ok(format!(
         "{}, {} CPUs, {} GiB",
-        models.first().unwrap_or(&"unknown processor"),
-        models.len(),
+        processor()?,
+        values_of(&cpus, "processor").count(),
         kib.div_ceil(1 << 20)
     ))
 }
