@@ -111,7 +111,7 @@ impl Flow {
         let mut program = world();
         self.establish(&mut program);
         let established = State::Established as u8;
-        assert_eq!(self.states(&mut program), [established; 2], "{}", self.name);
+        assert_eq!(states(&mut program), [established; 2], "{}", self.name);
         program
     }
 }
