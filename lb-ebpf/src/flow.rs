@@ -156,7 +156,7 @@ const MADE: u32 = Outcome::Made as u32;
 const EXISTING: u32 = Outcome::Existing as u32;
 const CONTENDED: u32 = Outcome::Contended as u32;
 /// Inserts of a flow that another CPU is at, each of which waits for a lock: some microseconds in all.
-const INSERT_TRIES: u32 = 16;
+const INSERT_TRIES: u32 = 8;
 const COLLISION: u32 = Outcome::Collision as u32;
 
 /// [`table::insert`]; gives the [`Outcome`].
