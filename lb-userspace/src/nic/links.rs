@@ -2,14 +2,9 @@
 
 use std::io;
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
-};
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
+
+use super::get_link;
 
 /// What an interface is, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,60 +23,15 @@ pub(super) struct LinkFacts {
 
 /// The interface of that index.
 pub(super) fn link(ifindex: u32) -> io::Result<LinkFacts> {
-    let mut request = LinkMessage::default();
-    request.header.index = ifindex;
-    ask(request, NLM_F_REQUEST)?
-        .pop()
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    get_link::one(ifindex).map(|link| facts(&link))
 }
 
 /// Names of the ports of a bridge or bond.
 pub(super) fn ports(master: u32) -> io::Result<Vec<String>> {
-    let links = ask(LinkMessage::default(), NLM_F_REQUEST | NLM_F_DUMP)?;
-    let ports = links
-        .into_iter()
-        .filter(|link| link.master == Some(master))
-        .map(|link| link.name);
-    Ok(ports.collect())
-}
-
-fn ask(request: LinkMessage, flags: u16) -> io::Result<Vec<LinkFacts>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    let mut message = NetlinkMessage::new(
-        header,
-        NetlinkPayload::from(RouteNetlinkMessage::GetLink(request)),
-    );
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut links = Vec::new();
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        let mut rest = answer.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(io::Error::other)?;
-            let length = usize::try_from(message.header.length).map_err(io::Error::other)?;
-            // Messages begin at multiples of four.
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            match message.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    links.push(facts(&link));
-                }
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::Done(_) => return Ok(links),
-                _ => return Err(io::Error::other("the kernel's answer is none")),
-            }
-        }
-        if flags & NLM_F_DUMP != NLM_F_DUMP {
-            return Ok(links);
-        }
-    }
+    let links = get_link::all()?;
+    let links = links.iter().map(facts);
+    let ports = links.filter(|link| link.master == Some(master));
+    Ok(ports.map(|link| link.name).collect())
 }
 
 fn facts(link: &LinkMessage) -> LinkFacts {

@@ -5,6 +5,7 @@
 
 mod advice;
 mod ethtool;
+pub(crate) mod get_link;
 mod links;
 pub mod losses;
 

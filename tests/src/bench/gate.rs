@@ -5,15 +5,17 @@
 //! measured again, and the new runs join the old ones: noise goes with more runs, and what the program costs does not.
 //!
 //! Nanoseconds are compared as multiples of the calibration, so that the earlier report may come from another machine;
-//! a row with a peer is compared by its ratio to it.
+//! a row with a peer is compared by its ratio to it. What the calibration can't tell is how long memory takes today: a
+//! row of so many flows may cost as much more as one line of so many takes longer.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::report::{Report, Row, Unit};
-use super::rows::{CALIBRATION, is_of_the_machine};
+use super::rows::{CALIBRATION, is_of_the_machine, line_row};
 
 /// How often a row has to be too slow before that is believed.
-pub const ROUNDS: usize = 3;
+pub const ROUNDS: usize = 6;
 /// How many times worse a figure may get.
 const LIMIT: f64 = 1.25;
 /// The same for [`FROM_MEMORY`].
@@ -53,6 +55,8 @@ pub struct Worse {
     pub limit: f64,
     /// The difference that luck alone explains.
     pub doubt: f64,
+    /// The row of the machine that `before` is raised by.
+    line: Option<String>,
     cost: bool,
 }
 
@@ -81,13 +85,16 @@ impl Judgement {
                 }
                 continue;
             };
+            let mut line = None;
             let earlier = if row.unit == Unit::Nanoseconds && row.peer.is_none() {
-                earlier.times(slower.ok_or(Uncalibrated)?)
+                let slower = slower.ok_or(Uncalibrated)?;
+                line = Line::of(&row.name, before, now, slower);
+                earlier.times(slower).plus(line.as_ref())
             } else {
                 earlier
             };
             judgement.compared += 1;
-            let worse = Worse::new(row, &earlier, &best);
+            let worse = Worse::new(row, &earlier, &best, line.map(|line| line.name));
             judgement
                 .worse
                 .extend(Some(worse).filter(Worse::is_over_the_limit));
@@ -95,11 +102,14 @@ impl Judgement {
         Ok(judgement)
     }
 
-    /// Names of the rows that have to be measured again: all that seem worse, and those without a figure.
+    /// Names of the rows that have to be measured again: all that seem worse, those without a figure, and what the
+    /// worse were excused by.
     #[must_use]
     pub fn suspects(&self) -> Vec<String> {
         let worse = self.worse.iter().map(|worse| &worse.name);
-        worse.chain(&self.missing).cloned().collect()
+        let lines = self.worse.iter().filter_map(|worse| worse.line.as_ref());
+        let lines: BTreeSet<_> = lines.collect();
+        worse.chain(&self.missing).chain(lines).cloned().collect()
     }
 
     /// Why the change must not pass, a line each.
@@ -129,7 +139,7 @@ impl fmt::Display for Uncalibrated {
 }
 
 impl Worse {
-    fn new(row: &Row, before: &Best, now: &Best) -> Self {
+    fn new(row: &Row, before: &Best, now: &Best, line: Option<String>) -> Self {
         let resolution = if row.unit == Unit::Nanoseconds && row.peer.is_none() {
             RESOLUTION_NS
         } else {
@@ -146,6 +156,7 @@ impl Worse {
                 LIMIT
             },
             doubt: DOUBTS * before.doubt.hypot(now.doubt) + resolution,
+            line,
             cost: row.unit.is_a_cost(),
         }
     }
@@ -193,6 +204,28 @@ fn slower(before: &Report, now: &Report) -> Option<f64> {
     Some(best(now)? / best(before)?)
 }
 
+/// A line of memory that takes longer now than it would have where the earlier report was made.
+struct Line {
+    /// The row that measures it.
+    name: String,
+    /// How much longer.
+    longer: Best,
+}
+
+impl Line {
+    /// What a row's packets wait for, where both reports say it and it takes longer now.
+    fn of(row: &str, before: &Report, now: &Report, slower: f64) -> Option<Self> {
+        let name = line_row(row)?;
+        let best = |report: &Report| report.row(&name).and_then(Best::of);
+        let (before, now) = (best(before)?.times(slower), best(now)?);
+        let longer = Best {
+            figure: now.figure - before.figure,
+            doubt: now.doubt.hypot(before.doubt),
+        };
+        (longer.figure > 0.0).then_some(Self { name, longer })
+    }
+}
+
 /// The figure that a row's best runs give.
 #[derive(Clone, Copy, Debug)]
 struct Best {
@@ -231,6 +264,13 @@ impl Best {
         Some(Self {
             figure: best,
             doubt: (next - best).abs(),
+        })
+    }
+
+    fn plus(self, line: Option<&Line>) -> Self {
+        line.map_or(self, |Line { longer, .. }| Self {
+            figure: self.figure + longer.figure,
+            doubt: self.doubt.hypot(longer.doubt),
         })
     }
 

@@ -61,6 +61,8 @@ pub(super) enum Path {
 
 /// Name of the row that other machines are compared by.
 pub(super) const CALIBRATION: &str = "calibration/lru-lookup";
+/// Names of the rows that wait for one line of memory, less the number of lines.
+const LINE_READ: &str = "calibration/line-read";
 /// What [`CALIBRATION`] costs on the machine that the targets are for.
 pub(super) const REFERENCE_NS: f64 = 37.0;
 
@@ -88,6 +90,15 @@ const PROTOCOLS: [(Protocol, &str); 2] = [(Protocol::Tcp, "tcp"), (Protocol::Udp
 /// Whether a row measures the machine and nothing of ours.
 pub(super) fn is_of_the_machine(name: &str) -> bool {
     name.starts_with("calibration/")
+}
+
+/// The row of the machine that shows what memory alone costs a row of known flows: each of its packets waits for one line
+/// of as many. `None` where most packets meet lines that the caches hold.
+pub(super) fn line_row(name: &str) -> Option<String> {
+    let flows = name.strip_prefix("hit/")?.rsplit('/').next()?;
+    let number = flows.strip_suffix("-silent").unwrap_or(flows);
+    let known = KNOWN.iter().any(|(_, known, ..)| *known == number);
+    known.then(|| format!("{LINE_READ}/{number}"))
 }
 
 /// All rows.
@@ -205,7 +216,7 @@ fn lookups(name: String, table: Lookup, keys: u32) -> Row {
 /// What it costs to wait for one line of memory of each flow: no table can have so many flows for less.
 fn lines(flows: u32, number: &str) -> Row {
     Row {
-        name: format!("calibration/line-read/{number}"),
+        name: format!("{LINE_READ}/{number}"),
         target_ns: None,
         scene: Scene::Lines,
         plan: plan(Step::Confirm.kind(Protocol::Tcp)).at_random(flows),
@@ -216,6 +227,21 @@ fn lines(flows: u32, number: &str) -> Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_flows_at_random_have_a_row_of_as_many_lines() {
+        let names: Vec<_> = rows().into_iter().map(|row| row.name).collect();
+        let mut with_a_line = 0;
+        for name in &names {
+            let Some(line) = line_row(name) else { continue };
+            assert!(names.contains(&line), "{name}: {line}");
+            with_a_line += 1;
+        }
+        // Two protocols, two directions, four numbers of flows, and the silent ones.
+        assert_eq!(with_a_line, 2 * 2 * 4 + 1);
+        assert_eq!(line_row("hit/nat/ipv4/tcp/forward/10k-skewed"), None);
+        assert_eq!(line_row("new/nat/ipv4/tcp/half"), None);
+    }
 
     #[test]
     fn every_row_has_a_name_of_its_own() {

@@ -175,6 +175,34 @@ fn rows_that_wait_for_memory_have_more_room_and_not_any() {
     assert_eq!(over.faults().len(), 1);
 }
 
+/// The row of ten thousand flows and what one line of as many takes.
+fn ten_thousand(line: f64, net: f64) -> Report {
+    report(vec![
+        ns(CALIBRATION, &[40.0; 2]),
+        ns("calibration/line-read/10k", &[line; 2]),
+        ns("hit/nat/ipv4/tcp/forward/10k", &[net; 2]),
+    ])
+}
+
+#[test]
+fn memory_that_takes_longer_excuses_as_much_and_no_more() {
+    let before = ten_thousand(22.0, 40.0);
+    let excused = judge(&before, &ten_thousand(32.0, 62.0));
+    assert!(excused.suspects().is_empty(), "{excused:?}");
+    let too_much = judge(&before, &ten_thousand(32.0, 64.0));
+    assert_eq!(
+        too_much.suspects(),
+        ["hit/nat/ipv4/tcp/forward/10k", "calibration/line-read/10k"],
+        "what excuses is measured again as well"
+    );
+    assert_eq!(too_much.faults().len(), 1, "{too_much:?}");
+    let faster = judge(&before, &ten_thousand(12.0, 49.0));
+    assert!(
+        faster.suspects().is_empty(),
+        "a line that takes less asks for nothing: {faster:?}"
+    );
+}
+
 #[test]
 fn more_runs_clear_a_suspect_and_not_a_culprit() {
     let before = one(40.0, ns("hit/1", &[40.0, 40.1]));
