@@ -1,6 +1,6 @@
 //! The map of the control tables: made by the agent, because the loader would make it without `BPF_F_MMAPABLE`.
 
-use std::{io, mem::offset_of, os::fd::AsFd, path::Path};
+use std::{collections::BTreeMap, io, mem::offset_of, os::fd::AsFd, path::Path};
 
 use lb_common::abi::{
     BackendRow, ConfigRow, Control, FILTER_WORDS, InterfaceRow, InterfaceSlot, MAX_BACKENDS,
@@ -102,23 +102,35 @@ impl ControlTables {
         self.keys_version.store(0, 0, version.wrapping_add(1))
     }
 
-    /// Writes a row of the interfaces, and our MAC address by its index.
+    /// Writes a row of the interfaces, then our MAC addresses by index.
     ///
     /// # Errors
     /// The mapping is for reading alone.
     pub(super) fn set_interface(&self, slot: InterfaceSlot, row: &InterfaceRow) -> io::Result<()> {
         let number = u32::from(slot.get());
-        let before = interface_row(self.interfaces.row(number));
-        if before.ifindex != row.ifindex && before.ifindex != 0 {
-            self.own_macs.store(before.ifindex % OWN_MACS, 0, 0)?;
-        }
         // The index, by which packets find the row, last.
         let [mac, place, limit, ..] = interface_words(row);
         self.interfaces.store(number, 0, mac)?;
         self.interfaces.store(number, 2, limit)?;
         self.interfaces.store(number, 1, place)?;
-        if row.ifindex != 0 {
-            self.own_macs.store(row.ifindex % OWN_MACS, 0, mac)?;
+        self.settle_own_macs()
+    }
+
+    /// Makes our MAC addresses by index what the rows of the interfaces say: every place, so that the interface that stays has one that it
+    /// shared with one that goes.
+    fn settle_own_macs(&self) -> io::Result<()> {
+        let mut settled = BTreeMap::new();
+        for number in 1..self.interfaces.rows() {
+            let row = interface_row(self.interfaces.row(number));
+            if row.ifindex != 0 {
+                settled.insert(row.ifindex % OWN_MACS, row.mac);
+            }
+        }
+        for place in 0..OWN_MACS {
+            let mac = settled.get(&place).copied().unwrap_or(0);
+            if self.own_macs.load(place, 0) != mac {
+                self.own_macs.store(place, 0, mac)?;
+            }
         }
         Ok(())
     }
@@ -134,5 +146,40 @@ impl ControlTables {
     /// The mapping is for reading alone.
     pub(super) fn set_config(&self, row: &ConfigRow) -> io::Result<()> {
         self.config.store_row(0, config_words(row))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(ifindex: u32, mac: u64) -> InterfaceRow {
+        InterfaceRow {
+            ifindex,
+            mac,
+            ..InterfaceRow::default()
+        }
+    }
+
+    #[test]
+    fn an_interface_has_its_mac_by_index_also_when_one_that_shares_the_place_goes() {
+        let map = SharedArray::of_our_own(size_of::<Control>());
+        let tables = ControlTables::of(&map).unwrap();
+        let [first, second] = [1, 2].map(|slot| InterfaceSlot::new(slot).unwrap());
+        let mac = |index: u32| tables.own_macs.load(index % OWN_MACS, 0);
+        tables.set_interface(first, &row(7, 1)).unwrap();
+        assert_eq!(mac(7), 1);
+
+        let shares = row(7 + OWN_MACS, 2);
+        tables.set_interface(second, &shares).unwrap();
+        assert_eq!(mac(7), 2);
+        tables
+            .set_interface(second, &InterfaceRow::default())
+            .unwrap();
+        assert_eq!(mac(7), 1, "the one that stays");
+
+        tables.own_macs.store(300, 0, 5).unwrap();
+        tables.set_interface(first, &row(9, 1)).unwrap();
+        assert_eq!([mac(7), mac(9), mac(300)], [0, 1, 0]);
     }
 }

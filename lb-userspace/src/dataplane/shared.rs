@@ -52,6 +52,18 @@ impl SharedArray {
         Self::map_with(array, false, MmapOptions::map_raw_read_only)
     }
 
+    /// An array of this process alone, all zeroes, with one value of so many bytes.
+    #[cfg(test)]
+    pub(super) fn of_our_own(bytes: usize) -> Self {
+        Self {
+            memory: Arc::new(memmap2::MmapMut::map_anon(bytes).unwrap().into()),
+            first: 0,
+            rows: 1,
+            words_per_row: bytes.div_ceil(size_of::<u64>()),
+            writable: true,
+        }
+    }
+
     fn map_with(
         array: &MapData,
         writable: bool,
