@@ -92,7 +92,7 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// An IPv4 header that contradicts itself or the frame, addressed to a VIP.
+    /// An IPv4 header that contradicts itself or the frame, addressed to a service, or to a VIP where the port can't be told.
     MalformedIp = 0, "malformed_ip";
     /// A TCP header cut short, with a bad length, or with flags that no stack sends.
     MalformedTcp = 1, "malformed_tcp";

@@ -60,7 +60,7 @@ fn has((word, bit): (u32, u64)) -> bool {
 }
 
 /// Reads the transport header. What has no ports ends here: echo requests to a VIP are answered, and what is
-/// malformed or can't be followed drops, if it is addressed to a VIP.
+/// malformed or can't be followed drops, if it is addressed to a service, or to a VIP where its port can't be told.
 #[inline(always)]
 pub(crate) fn transport(frame: &Frame, ip: &Ipv4) -> Result<Packet, Verdict> {
     match parse::transport(frame, ip) {

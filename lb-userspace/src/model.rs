@@ -164,4 +164,10 @@ impl Model {
     pub fn pool(&self, name: &str) -> Option<&Pool> {
         self.pools.iter().find(|pool| pool.name == name)
     }
+
+    /// Whether a single interface carries clients and servers.
+    #[must_use]
+    pub fn is_one_arm(&self) -> bool {
+        self.interfaces.len() == 1
+    }
 }

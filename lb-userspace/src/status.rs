@@ -101,7 +101,7 @@ pub struct InterfaceReport {
     pub ifindex: Option<u32>,
     /// `native` or `generic` as attached; `detached` otherwise.
     pub mode: String,
-    /// Why it is detached, or in generic mode.
+    /// Why it is detached, in generic mode, or without all of its VIPs; or that it is down.
     pub reason: Option<String>,
     /// What costs packets or speed there, with the mend.
     #[serde(default)]
@@ -236,6 +236,7 @@ pub struct FlowTableReport {
     pub capacity: u64,
     /// Entries it holds, two a flow.
     pub entries: u64,
-    /// What happened to it: evictions by kind, overflows, inserts lost to another CPU; every event has its row.
+    /// What happened to it: evictions by kind, overflows, inserts lost to another CPU, packets sent by hash because other CPUs held
+    /// the locks; every event has its row.
     pub events: BTreeMap<String, u64>,
 }

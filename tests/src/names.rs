@@ -6,8 +6,7 @@
 use std::env;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Variable of the process that answers for what is made.
-const RUN: &str = "LB_TEST_RUN";
+use xtask::variables::RUN;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 

@@ -21,6 +21,8 @@ use lb_common::{
 
 use lb_userspace::dataplane::{CounterRows, cpus};
 
+use xtask::variables::OBJECT;
+
 use crate::frames::{Frame, Mac};
 
 mod table;
@@ -40,15 +42,12 @@ pub const OUR_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 /// Ticks a second that the tables state.
 pub const TICKS_PER_SECOND: u32 = 250;
 
-/// Names a file with another object for [`object`] to give.
-pub const OBJECT_VARIABLE: &str = "LB_OBJECT";
-
-/// The object under test: the one that the agent embeds, or the file that [`OBJECT_VARIABLE`] names.
+/// The object under test: the one that the agent embeds, or the file that [`OBJECT`] names.
 ///
 /// # Errors
 /// Those of reading the file.
 pub fn object() -> Result<Vec<u8>> {
-    let Some(path) = env::var_os(OBJECT_VARIABLE) else {
+    let Some(path) = env::var_os(OBJECT) else {
         return Ok(lb_userspace::OBJECT.to_vec());
     };
     fs::read(&path).with_context(|| format!("reading the object {}", path.display()))

@@ -214,7 +214,7 @@ fn each_of_a_thousand_vips_is_announced() -> Result<()> {
     let events = agent.events()?;
     let lost = events
         .iter()
-        .find(|event| event.message().contains("not announced"));
+        .find(|event| event.message().contains("can't be announced"));
     ensure!(lost.is_none(), "{lost:?}");
     Ok(())
 }

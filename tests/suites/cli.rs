@@ -147,6 +147,10 @@ fn a_pipe_that_nobody_reads_ends_every_command_quietly() -> Result<()> {
         .to_string();
     let good = web.agent.config_file().display().to_string();
     let socket = web.agent.socket().display().to_string();
+    // A pool that no service uses: `reload` and `check` have something to say to the standard error as well.
+    let spare = "[[pool]]\nname = \"spare\"\n[[pool.backend]]\naddress = \"10.9.9.9:80\"\n";
+    web.agent
+        .write_text(&format!("{}{spare}", web.agent.text()?))?;
     let cases: [(&[&str], i32); 14] = [
         (&["--help"], 0),
         (&["--version"], 0),

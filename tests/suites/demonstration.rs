@@ -108,7 +108,9 @@ impl Drop for Kept {
 
 fn demo(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
-    command.args(arguments).env("LB_BINARY", agent::binary()?);
+    command
+        .args(arguments)
+        .env(xtask::variables::AGENT, agent::binary()?);
     Ok(command)
 }
 

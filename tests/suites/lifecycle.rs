@@ -102,7 +102,8 @@ fn a_stop_without_any_pin_detaches_all_the_same() -> Result<()> {
 }
 
 #[test]
-fn a_link_that_is_detached_by_hand_is_an_outage_of_less_than_a_second() -> Result<()> {
+fn a_link_that_is_detached_by_hand_is_made_again_without_waiting_for_the_next_check() -> Result<()>
+{
     let web = Web::start(Topology::new(Arms::Two, 2)?, None)?;
     let bpffs = web.agent.scratch().bpffs();
     let link = kernel::links_pinned_in(&bpffs)?;

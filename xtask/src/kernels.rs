@@ -54,7 +54,7 @@ fn prepare(lines: &[&str], quick: bool) -> Result<Command> {
     }
     let mut command = launch::prepare("kernels", Profile::Dev, &arguments)?;
     if !quick {
-        command.env("LB_BINARY", build::static_agent()?);
+        command.env(xtask::variables::AGENT, build::static_agent()?);
     }
     Ok(command)
 }

@@ -25,5 +25,5 @@ pub(crate) fn replace(name: &str, profile: Profile, arguments: &[String]) -> Res
 
 /// Tells the harness, which would otherwise build it, where the agent is.
 pub(crate) fn agent(command: &mut Command, profile: Profile) -> Result<&mut Command> {
-    Ok(command.env("LB_BINARY", build::program("lb", profile)?))
+    Ok(command.env(xtask::variables::AGENT, build::program("lb", profile)?))
 }

@@ -9,9 +9,7 @@ use std::fs::{self, DirEntry};
 use std::process::{self, Command};
 
 use anyhow::{Context, Result};
-
-/// Variable that tells the harness the run; read in `tests/src/names.rs`.
-const RUN: &str = "LB_TEST_RUN";
+use xtask::variables::RUN;
 
 /// Where the harness makes namespaces and directories.
 const PLACES: [&str; 2] = ["/run/netns", "/run"];

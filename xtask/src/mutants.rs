@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     in_diff: Option<PathBuf>,
 }
 
-/// What the host's tests cover, and the kernel's program is made of.
+/// The crates that the host's tests cover; the kernel's program is made of the first.
 const HOST: [&str; 2] = ["lb-common", "lb-userspace"];
 /// At least this part of a hundred has to be noticed.
 const NOTICED: usize = 90;

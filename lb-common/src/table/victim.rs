@@ -138,8 +138,7 @@ fn recall<M: Memory>(memory: &M, key: &FlowKey, site: Site, result: &mut Scan) {
 }
 
 /// Looks for a place other than `exclude` in a pair of buckets: the first free one from the home bucket on, or else that
-/// of a victim. A pair without either is marked for as long as none of its half-open entries comes of age, and not for
-/// long.
+/// of a victim.
 ///
 /// The result goes through memory, where the verifier forgets which of the ways it was: it would follow each pair of
 /// them to the end.

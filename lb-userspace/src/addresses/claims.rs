@@ -58,7 +58,7 @@ impl Claims {
             }
         }
         let holders = if link.ethernet {
-            ask(link, &asked, links, requests).await?
+            probe(link, &asked, links, requests).await?
         } else {
             BTreeMap::new()
         };
@@ -112,7 +112,7 @@ fn names_no_host(address: Ipv4Addr, addresses: &[AddressRow]) -> Option<Refused>
 }
 
 /// Asks who has these addresses; gives the MAC addresses of other hosts that answered.
-async fn ask(
+async fn probe(
     link: &LinkRow,
     addresses: &BTreeSet<Ipv4Addr>,
     links: &[LinkRow],

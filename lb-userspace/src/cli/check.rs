@@ -4,9 +4,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use super::{complain, is_broken_pipe, print, reach};
+use super::{complain, host, is_broken_pipe, print, reading};
 use crate::{
-    config::{self, Checked, Diagnostics, Severity},
+    config::{Checked, Diagnostics, Severity},
     model::Model,
 };
 
@@ -36,10 +36,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut checked = config::load(&arguments.file);
+    let mut checked = reading::configuration(&arguments.file).await;
     if let Ok(Checked { model, warnings }) = &mut checked {
         let file = arguments.file.display().to_string();
-        warnings.0.extend(reach::warnings(&file, model).await);
+        warnings.0.extend(host::warnings(&file, model).await);
     }
     match show(arguments, &checked) {
         // The verdict is the same, however much of it was read.

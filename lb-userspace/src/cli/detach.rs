@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::bail;
 
-use super::{check::verdict, complain, instance, print};
+use super::{check::verdict, complain, instance, print, reading};
 use crate::{config, dataplane};
 
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 pub(super) async fn detach(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (instance, configured) = match &arguments.config {
         None => (arguments.instance.clone(), config::DEFAULT_PIN_ROOT.into()),
-        Some(path) => match config::load(path) {
+        Some(path) => match reading::configuration(path).await {
             Ok(checked) => (checked.model.instance, checked.model.pin_root),
             Err(findings) => {
                 complain(&findings.to_string());

@@ -4,7 +4,8 @@
 
 mod check;
 mod detach;
-mod reach;
+mod host;
+mod reading;
 mod reload;
 mod run;
 mod status;
@@ -97,10 +98,9 @@ struct Target {
 }
 
 impl Target {
-    fn socket(&self) -> anyhow::Result<PathBuf> {
+    async fn socket(&self) -> anyhow::Result<PathBuf> {
         match (&self.config, &self.socket) {
-            (Some(config), _) => config::socket_of(config)
-                .with_context(|| format!("{} can't be read", config.display())),
+            (Some(config), _) => reading::socket(config).await,
             (None, Some(socket)) => Ok(socket.clone()),
             (None, None) => Ok(default_socket(&self.instance)),
         }

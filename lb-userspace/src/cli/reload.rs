@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{Target, print};
+use super::{Target, complain, print};
 use crate::admin::{Applied, Client};
 
 #[derive(Debug, clap::Args)]
@@ -17,10 +17,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn reload(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let client = Client::new(arguments.target.socket()?);
+    let client = Client::new(arguments.target.socket().await?);
     let Applied { applied, warnings } = client.reload().await?;
     for line in warnings {
-        eprintln!("{line}");
+        complain(&line);
     }
     if applied.is_empty() {
         print("nothing to change\n")?;

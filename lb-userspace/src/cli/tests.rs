@@ -52,20 +52,23 @@ fn what_makes_no_sense_is_refused() {
     }
 }
 
-#[test]
-fn the_socket_follows_the_instance() {
-    let socket = |line: &str| match parse(line).unwrap().command {
+#[tokio::test]
+async fn the_socket_follows_the_instance() {
+    let socket = async |line: &str| match parse(line).unwrap().command {
         Command::Reload(_) | Command::Run(_) | Command::Check(_) | Command::Detach(_) => {
             unreachable!()
         }
-        Command::Status(arguments) => arguments.target.socket().unwrap(),
+        Command::Status(arguments) => arguments.target.socket().await.unwrap(),
     };
-    assert_eq!(socket("lb status"), PathBuf::from("/run/lb/lb.sock"));
+    assert_eq!(socket("lb status").await, PathBuf::from("/run/lb/lb.sock"));
     assert_eq!(
-        socket("lb status --instance edge"),
+        socket("lb status --instance edge").await,
         PathBuf::from("/run/lb/edge.sock")
     );
-    assert_eq!(socket("lb status --socket /tmp/x"), PathBuf::from("/tmp/x"));
+    assert_eq!(
+        socket("lb status --socket /tmp/x").await,
+        PathBuf::from("/tmp/x")
+    );
 
     let file = std::env::temp_dir().join(format!("lb-target-{}.toml", std::process::id()));
     // Also of a file that the agent will refuse: it is asked, so that it notes that.
@@ -80,7 +83,7 @@ fn the_socket_follows_the_instance() {
     for (text, wanted) in cases {
         std::fs::write(&file, text).unwrap();
         let line = format!("lb status --config {}", file.display());
-        assert_eq!(socket(&line), PathBuf::from(wanted), "{text}");
+        assert_eq!(socket(&line).await, PathBuf::from(wanted), "{text}");
     }
     std::fs::remove_file(&file).unwrap();
 }

@@ -116,8 +116,9 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
 ///
 /// # Errors
 /// The file can't be read.
-pub fn socket_of(path: &Path) -> std::io::Result<PathBuf> {
-    let text = std::fs::read_to_string(path)?;
+pub fn socket_of(path: &Path) -> Result<PathBuf, Diagnostics> {
+    let bytes = read(path).map_err(|(message, mend)| refusal(path, message, mend))?;
+    let text = String::from_utf8_lossy(&bytes);
     let (table, _) = DeTable::parse_recoverable(&text);
     let top = table.get_ref();
     let string = |table: &DeTable<'_>, key: &str| {

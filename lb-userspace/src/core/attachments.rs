@@ -130,6 +130,10 @@ impl<H: Host> Core<H> {
             );
             self.attachments.forget(name);
         }
+        if !remade.is_empty() {
+            // Its parameters are new as well.
+            self.quiet.doubt();
+        }
         if !remade.is_empty()
             && let Ok(fresh) = self.fresh_tables().await?
         {
@@ -181,7 +185,9 @@ impl<H: Host> Core<H> {
                         "generic mode, which costs several times as much for a packet: {why}{reason}"
                     );
                     tracing::warn!(event = "generic_mode", interface = name, "{warning}");
-                    self.warnings.push(format!("{name}: {warning}"));
+                    if let Some(warnings) = &mut self.warnings {
+                        warnings.push(format!("{name}: {warning}"));
+                    }
                 }
                 self.tell_notices(&name, &attached).await;
                 self.attachments.0.insert(name, Attachment::On(attached));
@@ -214,7 +220,7 @@ impl<H: Host> Core<H> {
     async fn tell_notices(&mut self, interface: &str, attached: &Attached) {
         let observer = std::sync::Arc::clone(&self.observer);
         let (name, ifindex, native) = (interface.to_owned(), attached.ifindex, attached.native);
-        let one_arm = self.model.interfaces.len() == 1;
+        let one_arm = self.model.is_one_arm();
         let read = move || observer.nic(&name, ifindex, native, one_arm);
         let Ok(Some((nic, how))) = tokio::task::spawn_blocking(read).await else {
             return;

@@ -34,6 +34,12 @@ impl Early {
         }
     }
 
+    /// Adds what was said of the agent meanwhile to the report of the core, which has counted its own start.
+    pub(super) fn hand_over(self, report: &mut AgentReport) {
+        report.problems = self.report.problems;
+        report.config_error = self.report.config_error;
+    }
+
     fn answer(&mut self, message: Message) -> Option<Shutdown> {
         match message {
             Message::Ping { reply } => drop(reply.send(())),
@@ -91,8 +97,15 @@ mod tests {
         };
         let (answer, ()) = tokio::join!(asking, starting);
         assert_eq!(answer.unwrap(), Ok(()));
-        assert!(early.report.problems.contains_key("metrics"));
         let done = early.attend(&mut messages, std::future::ready(7)).await;
         assert_eq!(done.unwrap(), 7);
+        let mut of_the_core = AgentReport {
+            changes: 12,
+            reconciles: 1,
+            ..AgentReport::default()
+        };
+        early.hand_over(&mut of_the_core);
+        assert!(of_the_core.problems.contains_key("metrics"));
+        assert_eq!((of_the_core.changes, of_the_core.reconciles), (12, 1));
     }
 }

@@ -21,9 +21,12 @@ impl<H: Host> Core<H> {
             // VIPs are the first interface's.
             let reasons: Vec<_> = reason.into_iter().chain(refused.take()).collect();
             let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-            let alone = self.model.interfaces.len() == 1;
             KnownInterface {
-                notice: self.quiet.trouble().filter(|_| alone).cloned(),
+                notice: self
+                    .quiet
+                    .trouble()
+                    .filter(|_| self.model.is_one_arm())
+                    .cloned(),
                 name: interface.name.clone(),
                 ifindex: link.map(|link| link.ifindex),
                 reason,

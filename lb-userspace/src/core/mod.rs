@@ -16,7 +16,6 @@ mod known;
 mod losses;
 pub(crate) mod message;
 mod plane;
-pub(crate) mod reach;
 mod reconcile;
 mod redirects;
 mod reload;
@@ -218,7 +217,7 @@ async fn launch(
     };
     let Some(shutdown) = shutdown else {
         let mut core = begun?;
-        core.report = early.report;
+        early.hand_over(&mut core.report);
         return Ok(Some((core, inputs.with_messages(messages))));
     };
     let left = match begun {

@@ -67,7 +67,7 @@ impl<H: Host> Core<H> {
 
     /// Plans and applies; gives what failed.
     pub(super) async fn reconcile_maps(&mut self) -> Result<Vec<TableError>, PlaneLost> {
-        self.follow_backends().await;
+        self.follow_backends(Duration::ZERO).await;
         self.forget_remade().await?;
         let desired = desired(&self.model, &self.health, &self.network, self.constants);
         let plan = plan(&desired, &self.actual, Instant::now().into_std());
@@ -154,13 +154,13 @@ impl<H: Host> Core<H> {
         Ok(())
     }
 
-    /// Has the ways to all backends watched that may have flows.
-    async fn follow_backends(&mut self) {
+    /// Has the ways to all backends watched that may have flows; waits so long for what is not known of the new ones.
+    pub(super) async fn follow_backends(&mut self, patience: Duration) {
         let watch = watch(&self.model, &self.actual.tables);
         if watch == self.watch {
             return;
         }
-        match self.host.watch(watch.clone(), Duration::ZERO).await {
+        match self.host.watch(watch.clone(), patience).await {
             Ok(network) => {
                 self.network = network;
                 self.watch = watch;

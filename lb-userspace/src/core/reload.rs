@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::{
-    Applied, ReloadReply,
+    Applied, ReloadReply, StartError,
     attachments::Attachment,
     begin::NEIGHBOUR_PATIENCE,
     desired::{Adopted, desired, watch},
@@ -14,12 +14,12 @@ use super::{
     host::Host,
     inputs::Inputs,
     plane::PlaneLost,
-    reach::{behind_other_interfaces, lost},
     task::{Core, Next},
 };
 use crate::{
     dataplane::Fresh,
     model::{AttachMode, Interface, Model},
+    neighbours::other_interface::{behind_other_interfaces, lost},
     observe::timestamp,
     plan::plan,
 };
@@ -96,14 +96,24 @@ impl<H: Host> Core<H> {
         Ok(Next::Reconcile)
     }
 
-    /// Steps 3 to 5 of a reload.
+    /// Steps 3 to 5 of a reload, with what was warned of meanwhile.
     async fn change(
         &mut self,
         new: Arc<Model>,
         fresh: Option<Fresh>,
     ) -> Result<ReloadReply, PlaneLost> {
+        self.warnings = Some(Vec::new());
+        let answer = self.change_all(new, fresh).await?;
+        let warnings = self.warnings.take().unwrap_or_default();
+        Ok(answer.map(|applied| Applied { applied, warnings }))
+    }
+
+    async fn change_all(
+        &mut self,
+        new: Arc<Model>,
+        fresh: Option<Fresh>,
+    ) -> Result<Result<Vec<String>, Vec<String>>, PlaneLost> {
         let old = Arc::clone(&self.model);
-        self.warnings.clear();
         let mut before = None;
         if let Some(fresh) = fresh {
             match self.plane.with(move |plane| plane.replace(fresh)).await? {
@@ -129,10 +139,7 @@ impl<H: Host> Core<H> {
         self.report.config_error = None;
         let mut applied = difference(&old, &new);
         applied.extend(lost);
-        Ok(Ok(Applied {
-            applied,
-            warnings: std::mem::take(&mut self.warnings),
-        }))
+        Ok(Ok(applied))
     }
 
     /// Makes `model` the configuration in force.
@@ -155,16 +162,7 @@ impl<H: Host> Core<H> {
                     .state(&pool.name, backend.address)
                     .filter(|in_rotation| *in_rotation)
             });
-        let watch = watch(&self.model, &self.actual.tables);
-        if watch != self.watch {
-            match self.host.watch(watch.clone(), NEIGHBOUR_PATIENCE).await {
-                Ok(network) => {
-                    self.network = network;
-                    self.watch = watch;
-                }
-                Err(error) => tracing::error!(event = "watch_failed", "{error}"),
-            }
-        }
+        self.follow_backends(NEIGHBOUR_PATIENCE).await;
         self.reconcile().await?;
         self.detach_unconfigured().await
     }
@@ -274,11 +272,7 @@ impl<H: Host> Core<H> {
                 .flatten()
                 .is_none()
             {
-                refusals.push(format!(
-                    "interface {}: there is no such interface\n   mend: correct `name` in [[interface]]; `ip link` \
-                     shows the ones there are",
-                    interface.name
-                ));
+                refusals.push(StartError::NoInterface(interface.name.clone()).to_string());
             }
         }
         // With every backend in rotation, which takes the most room.
@@ -301,17 +295,22 @@ impl<H: Host> Core<H> {
 /// What can't change while the agent runs.
 fn fixed(old: &Model, new: &Model) -> Vec<String> {
     let mut refusals = Vec::new();
-    let mut check = |key: &str, same: bool, mend: &str| {
-        if !same {
+    let mut check = |key: &str, old: &str, new: &str| {
+        if old != new {
             refusals.push(format!(
-                "`{key}` can't change while the agent runs\n   mend: change it back, or {mend}"
+                "`{key}` can't change from \"{old}\" to \"{new}\" while the agent runs\n   \
+                 mend: change it back, or stop this agent and start another"
             ));
         }
     };
-    let restart = "stop this agent and start another";
-    check("instance", old.instance == new.instance, restart);
-    check("pin_root", old.pin_root == new.pin_root, restart);
-    check("socket", old.socket == new.socket, restart);
+    check("instance", &old.instance, &new.instance);
+    let paths = [
+        ("pin_root", &old.pin_root, &new.pin_root),
+        ("socket", &old.socket, &new.socket),
+    ];
+    for (key, old, new) in paths {
+        check(key, &old.to_string_lossy(), &new.to_string_lossy());
+    }
     let (before, after) = (old.data_plane.flow_entries, new.data_plane.flow_entries);
     if before != after {
         refusals.push(format!(

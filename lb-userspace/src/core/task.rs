@@ -67,14 +67,14 @@ pub(super) struct Core<H> {
     pub(super) report: AgentReport,
     /// Why the agent is not ready although everything else is well: pins that are lost.
     pub(super) obstacle: Option<String>,
-    /// Every backend has been checked once since the start.
+    /// Of every backend is known whether it is up, by a check or by the maps that were adopted; or it was waited for.
     pub(super) first_checked: bool,
     /// Ends the wait for first results: the agent is to end.
     pub(super) hurry: Arc<Notify>,
     /// The reload whose program is being loaded.
     pub(super) pending: Option<Pending>,
-    /// What came of a reload that was not asked for.
-    pub(super) warnings: Vec<String>,
+    /// What the reload under way has to warn of; `None` outside of one.
+    pub(super) warnings: Option<Vec<String>>,
     pub(super) health: Health,
     pub(super) watch: Watch,
     pub(super) network: Observation,
@@ -140,7 +140,7 @@ impl<H: Host> Core<H> {
             first_checked: false,
             hurry: Arc::default(),
             pending: None,
-            warnings: Vec::new(),
+            warnings: None,
             health: Health::default(),
             watch: Watch::default(),
             network: Observation::default(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{PinsError, held::Held, pins::Pins, redirects::Redirects};
+use super::{PinsError, held::Held, pins::Pins};
 use crate::addresses;
 
 /// Why an instance can't be taken down.
@@ -62,7 +62,7 @@ pub(super) fn remove(held: &mut Held) -> Result<Vec<String>, Vec<String>> {
         }
         Err(error) => left.push(error.to_string()),
     }
-    match Redirects::of(held.pins()).restore() {
+    match held.redirects().restore() {
         Ok(true) => removed.push("ICMP redirects switched on again".to_owned()),
         Ok(false) => {}
         Err(error) => left.push(error.to_string()),

@@ -10,7 +10,8 @@ use lb_common::abi::{FlowCounters, MAX_TABLE_EVENTS, MAX_VERDICTS};
 
 use super::{
     AttachError, Attached, Dataplane, Events, Fresh, InForce, InForceMode, Link, Loader, Losses,
-    PinsError, ProgramInForce, Readings, RedirectsError, ReloadError, TableError, Target,
+    PinsError, ProgramInForce, Readings, RedirectsError, ReloadError, RestoreError, TableError,
+    Target,
 };
 use crate::{
     model::{AttachMode, DataPlane, DataPlaneLog},
@@ -263,10 +264,10 @@ impl Dataplane for Fake {
         })
     }
 
-    fn restore(&mut self) -> Result<(), PinsError> {
+    fn restore(&mut self) -> Result<(), RestoreError> {
         let mut state = self.state();
         if state.no_bpffs {
-            return Err(PinsError::Missing("/run/bpf".into()));
+            return Err(PinsError::Missing("/run/bpf".into()).into());
         }
         state.losses.pins.clear();
         Ok(())

@@ -12,6 +12,7 @@ use super::{
     layout::Shape,
     pins::{Pins, PinsError},
     query,
+    redirects::{Redirects, RedirectsError},
     syscall::{self, LinkInfo},
 };
 
@@ -32,12 +33,24 @@ impl Losses {
     }
 }
 
+/// Why what was taken is not back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// A pin, or the directory of the pins.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// What the kernel's redirects were.
+    #[error(transparent)]
+    Redirects(#[from] RedirectsError),
+}
+
 /// The pins of an instance, with descriptors of what is pinned.
 #[derive(Debug)]
 pub(super) struct Held {
     pins: Pins,
     maps: Vec<(&'static str, OwnedFd)>,
     links: BTreeMap<String, HeldLink>,
+    redirects: Redirects,
 }
 
 /// The program's link of an interface.
@@ -52,6 +65,7 @@ impl Held {
     /// Nothing but the pins; links are opened where they are asked for.
     pub(super) fn new(pins: Pins) -> Self {
         Self {
+            redirects: Redirects::of(&pins),
             pins,
             maps: Vec::new(),
             links: BTreeMap::new(),
@@ -60,6 +74,11 @@ impl Held {
 
     pub(super) fn pins(&self) -> &Pins {
         &self.pins
+    }
+
+    /// The kernel's redirects, and what they were.
+    pub(super) fn redirects(&mut self) -> &mut Redirects {
+        &mut self.redirects
     }
 
     /// Opens the pinned maps; the error names the map.
@@ -143,6 +162,9 @@ impl Held {
         }
         losses.pins.retain(|name| !present.contains(name));
         losses
+            .pins
+            .extend(self.redirects.loss().map(ToOwned::to_owned));
+        losses
     }
 
     /// Lets go of everything: what is removed from now on is no loss.
@@ -151,8 +173,14 @@ impl Held {
         self.links.clear();
     }
 
+    /// Makes the pins again that are gone, and what is kept beside them.
+    pub(super) fn restore(&mut self) -> Result<(), RestoreError> {
+        self.restore_pins()?;
+        Ok(self.redirects.keep()?)
+    }
+
     /// Makes the pins again that are gone.
-    pub(super) fn restore(&mut self) -> Result<(), PinsError> {
+    pub(super) fn restore_pins(&mut self) -> Result<(), PinsError> {
         let losses = self.losses();
         if losses.pins.is_empty() {
             return Ok(());

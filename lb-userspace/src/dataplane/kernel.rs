@@ -3,25 +3,25 @@
 use std::{
     io,
     os::fd::AsFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use aya::maps::{MapData, RingBuf};
 use lb_common::abi::ConfigRow;
 
 use super::{
-    AttachError, Attached, Dataplane, Events, Fresh, Link, Loader, OpenError, PinsError, Place,
-    Readings, RedirectsError, ReloadError, TableError, Target, attach, clock,
+    AttachError, Attached, Dataplane, Events, Fresh, Link, Loader, OpenError, Place, Readings,
+    RedirectsError, ReloadError, RestoreError, TableError, Target, attach, clock,
     control::{self, CONTROL},
     detach,
     held::{Held, link_error},
     io_error,
     layout::Shape,
+    locked,
     maps::{Maps, open_map},
     open::prepare,
     program::Program,
     readings::KernelReadings,
-    redirects::Redirects,
     syscall,
 };
 use crate::{model::DataPlane, plan::Change};
@@ -240,7 +240,7 @@ impl Dataplane for Kernel {
     }
 
     fn quiet_redirects(&mut self, interface: Option<&str>) -> Result<bool, RedirectsError> {
-        Redirects::of(locked(&self.held).pins()).quiet(interface)
+        locked(&self.held).redirects().quiet(interface)
     }
 
     fn links(&mut self) -> Result<Vec<Link>, AttachError> {
@@ -267,7 +267,7 @@ impl Dataplane for Kernel {
             let directory = {
                 let mut held = locked(&held);
                 // The object would be given maps of its own where a pin is missing.
-                held.restore().map_err(AttachError::Pins)?;
+                held.restore_pins().map_err(AttachError::Pins)?;
                 held.pins().directory().to_owned()
             };
             let mut program = {
@@ -303,7 +303,7 @@ impl Dataplane for Kernel {
         })
     }
 
-    fn restore(&mut self) -> Result<(), PinsError> {
+    fn restore(&mut self) -> Result<(), RestoreError> {
         locked(&self.held).restore()
     }
 
@@ -324,11 +324,6 @@ impl Dataplane for Kernel {
     fn remove(&mut self) -> Result<(), Vec<String>> {
         detach::remove(&mut locked(&self.held)).map(drop)
     }
-}
-
-/// Locks what another thread may have panicked with: its parts are whole at any moment.
-fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn map_error((map, cause): (&'static str, io::Error)) -> OpenError {

@@ -27,7 +27,11 @@ mod rows;
 mod shared;
 mod syscall;
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use lb_common::abi::FlowCounters;
 
@@ -36,7 +40,7 @@ pub use clock::ClockError;
 pub use counters::{CounterRows, cpus};
 pub use detach::{DetachError, detach};
 pub use events::Events;
-pub use held::Losses;
+pub use held::{Losses, RestoreError};
 pub use kernel::{Kernel, Prepared, Undo};
 pub use layout::Misfit;
 pub use open::{OpenError, Place};
@@ -106,8 +110,8 @@ pub trait Dataplane: Send + 'static {
     /// Makes the pins again that somebody has removed.
     ///
     /// # Errors
-    /// See [`PinsError`]; what runs goes on without them.
-    fn restore(&mut self) -> Result<(), PinsError>;
+    /// See [`RestoreError`]; what runs goes on without them.
+    fn restore(&mut self) -> Result<(), RestoreError>;
 
     /// What can be read from any thread.
     fn readings(&self) -> Arc<dyn Readings>;
@@ -253,6 +257,11 @@ pub enum ReloadError {
     /// A link can't be updated.
     #[error(transparent)]
     Attach(#[from] AttachError),
+}
+
+/// Locks what another thread may have panicked with: its parts are whole at any moment.
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Names the innermost cause as an [`io::Error`], keeping the error number where there is one.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use lb_common::{
@@ -19,6 +19,7 @@ use super::{
     held::{Held, Losses},
     io_error,
     layout::{FLOWS, OVERFLOW},
+    locked,
     maps::Maps,
     program::Program,
     query,
@@ -92,17 +93,11 @@ impl KernelReadings {
 
 impl Readings for KernelReadings {
     fn tables(&self) -> Result<Tables, TableError> {
-        self.maps
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tables()
+        locked(&self.maps).tables()
     }
 
     fn last_rows(&self) -> (u32, u32) {
-        self.maps
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .last_rows()
+        locked(&self.maps).last_rows()
     }
 
     fn attached(&self, ifindex: u32) -> io::Result<Option<InForce>> {
@@ -152,7 +147,7 @@ impl Readings for KernelReadings {
         for bucket in 0..self.flows.rows() {
             let mut entries = entries(&self.flows, bucket).filter_map(|entry| entry.read());
             if entries.any(|(_, recipe)| clock.age(recipe.last_seen()) > ANCIENT_TICKS) {
-                let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+                let program = locked(&self.program);
                 program.expire(bucket).map_err(|error| io_error(&error))?;
                 buckets += 1;
             }
@@ -161,17 +156,17 @@ impl Readings for KernelReadings {
     }
 
     fn ticks(&self) -> io::Result<u64> {
-        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = locked(&self.program);
         program.ticks().map_err(|error| io_error(&error))
     }
 
     fn losses(&self) -> Losses {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = locked(&self.held);
         held.losses()
     }
 
     fn program(&self) -> io::Result<ProgramInForce> {
-        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = locked(&self.program);
         let info = program.info().map_err(|error| io_error(&error))?;
         Ok(ProgramInForce {
             id: info.id(),

@@ -3,7 +3,7 @@
 //! A kernel that forwards tells whoever is on the interface that a packet came from and leaves by to take the shorter
 //! way: servers would answer a client past the balancer, for 300 s each time. It does so where `send_redirects` of `all`
 //! or of the interface is on, so both are switched off. What they were is kept as a symbolic link beside the pins, so it
-//! lasts as long as the data plane, over the agent's death too.
+//! lasts as long as the data plane, over the agent's death too; and in memory, because pins may be removed by hand.
 
 use std::{
     fs, io,
@@ -76,22 +76,43 @@ impl Record {
 }
 
 /// The parameters, and the memory of what they were.
+#[derive(Debug)]
 pub(super) struct Redirects {
     parameters: PathBuf,
     record: PathBuf,
+    /// What the record said when it was last there.
+    kept: Option<Record>,
 }
 
 impl Redirects {
     pub(super) fn of(pins: &Pins) -> Self {
-        Self {
+        let mut redirects = Self {
             parameters: PARAMETERS.into(),
             record: pins.directory().join(RECORD),
+            kept: None,
+        };
+        // What can't be read is told where it is needed.
+        drop(redirects.read_record());
+        redirects
+    }
+
+    /// The name of the record, where somebody has removed it.
+    pub(super) fn loss(&self) -> Option<&'static str> {
+        let lost = self.kept.is_some() && !self.record.is_symlink();
+        lost.then_some(RECORD)
+    }
+
+    /// Writes the record again where somebody has removed it.
+    pub(super) fn keep(&mut self) -> Result<(), RedirectsError> {
+        match self.kept.clone() {
+            Some(record) if self.loss().is_some() => self.write_record(record),
+            _ => Ok(()),
         }
     }
 
     /// Switches redirects out of `interface` off, and back to what they were out of any other; gives whether it changed
     /// anything.
-    pub(super) fn quiet(&self, interface: Option<&str>) -> Result<bool, RedirectsError> {
+    pub(super) fn quiet(&mut self, interface: Option<&str>) -> Result<bool, RedirectsError> {
         let before = self.read_record()?;
         let Some(interface) = interface else {
             return self.restore();
@@ -111,7 +132,7 @@ impl Redirects {
             return Ok(false);
         }
         // Written first: whoever is killed in between leaves a record of what still is so.
-        self.write_record(&Record {
+        self.write_record(Record {
             interface: interface.to_owned(),
             all: all || before.as_ref().is_some_and(|before| before.all),
             own: own || before.as_ref().is_some_and(|before| before.own),
@@ -126,7 +147,7 @@ impl Redirects {
     }
 
     /// Makes the parameters what they were; gives whether there was anything to do.
-    pub(super) fn restore(&self) -> Result<bool, RedirectsError> {
+    pub(super) fn restore(&mut self) -> Result<bool, RedirectsError> {
         let Some(Record {
             interface,
             all,
@@ -163,26 +184,32 @@ impl Redirects {
             .map_err(|cause| failed("write", path, cause, interface, on))
     }
 
-    fn read_record(&self) -> Result<Option<Record>, RedirectsError> {
+    fn read_record(&mut self) -> Result<Option<Record>, RedirectsError> {
         match fs::read_link(&self.record) {
-            Ok(text) => Ok(Record::parse(&text.to_string_lossy())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(self.record_failed("read", cause)),
+            Ok(text) => self.kept = Record::parse(&text.to_string_lossy()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(self.record_failed("read", cause)),
         }
+        Ok(self.kept.clone())
     }
 
-    fn write_record(&self, record: &Record) -> Result<(), RedirectsError> {
+    fn write_record(&mut self, record: Record) -> Result<(), RedirectsError> {
         self.remove_record()?;
         symlink(Path::new(&record.text()), &self.record)
-            .map_err(|cause| self.record_failed("make", cause))
+            .map_err(|cause| self.record_failed("make", cause))?;
+        self.kept = Some(record);
+        Ok(())
     }
 
-    fn remove_record(&self) -> Result<(), RedirectsError> {
+    fn remove_record(&mut self) -> Result<(), RedirectsError> {
         match fs::remove_file(&self.record) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                 Err(self.record_failed("remove", cause))
             }
-            _ => Ok(()),
+            _ => {
+                self.kept = None;
+                Ok(())
+            }
         }
     }
 
@@ -241,6 +268,7 @@ mod tests {
             Redirects {
                 parameters: self.0.clone(),
                 record: self.0.join(RECORD),
+                kept: None,
             }
         }
 
@@ -324,6 +352,32 @@ mod tests {
         assert!(error.to_string().contains(command), "{error}");
         assert_eq!(host.values(), ["1", "", "0"]);
         assert!(!host.0.join(RECORD).is_symlink());
+    }
+
+    #[test]
+    fn a_record_that_somebody_removes_is_not_forgotten() {
+        let host = Host::new();
+        let mut redirects = host.redirects();
+        assert_eq!(redirects.loss(), None, "there is none yet");
+        redirects.quiet(Some("eth0")).unwrap();
+        assert_eq!(redirects.loss(), None);
+        fs::remove_file(host.0.join(RECORD)).unwrap();
+        assert_eq!(redirects.loss(), Some("send_redirects"));
+        redirects.keep().unwrap();
+        assert_eq!(redirects.loss(), None);
+        let mut next = host.redirects();
+        assert!(next.restore().unwrap(), "as the next process reads it");
+        host.set("all", 0);
+        host.set("eth0", 0);
+
+        // Or nobody has kept it again before the end.
+        host.set("eth0", 1);
+        redirects.quiet(Some("eth0")).unwrap();
+        fs::remove_file(host.0.join(RECORD)).unwrap();
+        assert!(redirects.restore().unwrap());
+        assert_eq!(host.values()[1], "1");
+        assert!(!redirects.restore().unwrap());
+        assert_eq!(redirects.loss(), None, "what was given back is no loss");
     }
 
     #[test]

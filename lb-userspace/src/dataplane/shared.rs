@@ -1,5 +1,5 @@
-//! Arrays that the agent maps into its memory, read and written word by word. With
-//! [`super::syscall`] and `nic/ethtool.rs` the only file with unsafe code.
+//! Arrays that the agent maps into its memory, read and written word by word. Beside this file the
+//! agent has unsafe code in [`super::syscall`] and `nic/ethtool.rs`, and one call of it in [`super::events`].
 //!
 //! A packet may read a word while it is written: each access is one aligned 64-bit load or store.
 

@@ -1,4 +1,4 @@
-//! The commands of bpf(2) that aya does not offer: links without its fallback to netlink, and what a link is attached to. With [`super::shared`] and `nic/ethtool.rs` the only file with unsafe code.
+//! The commands of bpf(2) that aya does not offer: links without its fallback to netlink, and what a link is attached to.
 
 use std::{
     ffi::CString,

@@ -59,6 +59,10 @@ impl State {
     /// Takes one result in; says what changed, if anything did.
     pub fn observe(&mut self, outcome: &Result<(), Failed>, now: SystemTime) -> Option<Transition> {
         let passed = outcome.is_ok();
+        if self.up.is_none() && passed {
+            // Timeouts that have not decided are no part of what is told now.
+            self.against = 0;
+        }
         let needed = match self.up {
             None if matches!(outcome, Err(Failed::Timeout(_))) => self.fall,
             None => 1,

@@ -53,7 +53,7 @@ fn agent(report: &StatusReport) -> Vec<Family> {
         single(
             Family::gauges(
                 "lb_ready",
-                "Whether the first reconcile is done and the program attached everywhere.",
+                "Whether the program runs on every interface, its pins are there, the first checks are done, and services can serve as far as ready_when asks.",
                 &[],
             ),
             &[],
@@ -171,7 +171,7 @@ fn packets(report: &StatusReport) -> Vec<Family> {
     }
     let mut events = Family::counters(
         "lb_flow_table_events_total",
-        "Entries evicted by kind, packets whose flow found no room, inserts lost to another CPU.",
+        "Entries evicted by kind, packets whose flow found no room, inserts lost to another CPU, packets sent by hash because other CPUs held the locks.",
         &["event"],
     );
     for (event, count) in &report.flow_table.events {
@@ -290,7 +290,7 @@ fn backends(report: &StatusReport) -> Vec<Family> {
     );
     let mut no_replies = Family::gauges(
         "lb_backend_no_replies",
-        "Whether new TCP flows go to a backend that is up and no packet comes back from it (1).",
+        "Whether new TCP flows go to a backend that is up or unchecked and no packet comes back from it (1).",
         &BACKEND,
     );
     let mut traffic = TrafficFamilies::new("backend", " over all services that use it", &BACKEND);

@@ -6,6 +6,7 @@
 //! known or grow stale. It writes no map and changes no route and no address.
 
 pub(crate) mod netlink;
+pub(crate) mod other_interface;
 mod prober;
 mod reason;
 pub(crate) mod table;

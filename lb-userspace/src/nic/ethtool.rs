@@ -65,7 +65,7 @@ impl Ethtool {
         const WORDS: usize = 49;
         let mut words = [0; WORDS];
         words[0] = command::DRIVER;
-        self.ask(&mut words)?;
+        self.ioctl(&mut words)?;
         Ok(text(&words[1..=NAME / 4]))
     }
 
@@ -78,7 +78,7 @@ impl Ethtool {
         let mut words = vec![0; 2 + blocks * BLOCK];
         (words[0], words[1]) = (command::FEATURES, count(blocks)?);
         // The kernel fills no more blocks than there is room for.
-        self.ask(&mut words)?;
+        self.ioctl(&mut words)?;
         let feature = |number: usize| {
             let block = 2 + number / 32 * BLOCK;
             let has = |word: usize| words[block + word] >> (number % 32) & 1 == 1;
@@ -100,7 +100,7 @@ impl Ethtool {
         const WORDS: usize = 9;
         let mut words = [0; WORDS];
         words[0] = command::CHANNELS;
-        self.ask(&mut words)?;
+        self.ioctl(&mut words)?;
         Ok(Channels {
             combined: words[8],
             most: words[4],
@@ -112,7 +112,7 @@ impl Ethtool {
         let names = self.names(Names::Statistics)?;
         let mut words = vec![0; 2 + 2 * (names.len() * ROOM + MORE)];
         (words[0], words[1]) = (command::STATISTICS, count(names.len())?);
-        self.ask(&mut words)?;
+        self.ioctl(&mut words)?;
         let values = words[2..].chunks_exact(2).map(|pair| {
             let mut bytes = [0; 8];
             bytes[..4].copy_from_slice(&pair[0].to_ne_bytes());
@@ -128,20 +128,20 @@ impl Ethtool {
 
     fn names(&self, set: Names) -> io::Result<Vec<String>> {
         let mut size = [command::SET_SIZE, 0, 1 << set as u32, 0, 0];
-        self.ask(&mut size)?;
+        self.ioctl(&mut size)?;
         // The mask comes back without the sets that the driver does not have.
         let strings = if size[2] == 0 { 0 } else { size[4] as usize };
         let mut words = vec![0; 3 + (strings * ROOM + MORE) * NAME / 4];
         (words[0], words[1], words[2]) = (command::STRINGS, set as u32, count(strings)?);
         if strings > 0 {
-            self.ask(&mut words)?;
+            self.ioctl(&mut words)?;
         }
         let names = words[3..].chunks_exact(NAME / 4).map(text);
         Ok(names.take(strings).collect())
     }
 
     /// Carries out one command. `words` is its structure, with the room that the command's answer takes.
-    fn ask(&self, words: &mut [u32]) -> io::Result<()> {
+    fn ioctl(&self, words: &mut [u32]) -> io::Result<()> {
         let mut request = libc::ifreq {
             ifr_name: self.name,
             ifr_ifru: libc::__c_anonymous_ifr_ifru {

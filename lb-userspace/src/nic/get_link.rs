@@ -16,17 +16,17 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 pub(crate) fn one(ifindex: u32) -> io::Result<LinkMessage> {
     let mut request = LinkMessage::default();
     request.header.index = ifindex;
-    ask(request, NLM_F_REQUEST)?
+    exchange(request, NLM_F_REQUEST)?
         .pop()
         .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
 /// Every interface of the network namespace.
 pub(super) fn all() -> io::Result<Vec<LinkMessage>> {
-    ask(LinkMessage::default(), NLM_F_REQUEST | NLM_F_DUMP)
+    exchange(LinkMessage::default(), NLM_F_REQUEST | NLM_F_DUMP)
 }
 
-fn ask(request: LinkMessage, flags: u16) -> io::Result<Vec<LinkMessage>> {
+fn exchange(request: LinkMessage, flags: u16) -> io::Result<Vec<LinkMessage>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;

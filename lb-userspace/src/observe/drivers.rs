@@ -56,7 +56,7 @@ impl Observer {
         known: &Known,
         attached: &BTreeMap<String, InForce>,
     ) -> BTreeMap<String, Driver> {
-        let one_arm = known.model.interfaces.len() == 1;
+        let one_arm = known.model.is_one_arm();
         let driver = |name: &String, ifindex: u32, native: bool| {
             let counters = self.readings.driver_counters(name).unwrap_or_default();
             let losses = match self.memory().drivers.get(name) {

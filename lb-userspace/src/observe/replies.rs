@@ -13,10 +13,7 @@ use std::{
 
 use lb_common::abi::FlowCounters;
 
-use crate::{
-    neighbours::Resolution,
-    plan::{Hop, HopKey},
-};
+use crate::neighbours::Resolution;
 
 /// So many flows without a reply are no accident.
 const ENOUGH_FLOWS: u64 = 5;
@@ -110,7 +107,7 @@ impl Row {
 pub(super) fn mend(backend: IpAddr, way: Option<&Resolution>) -> String {
     let (Some(source), Some(neighbour)) = (
         way.and_then(|way| way.source),
-        way.and_then(|way| neighbour(&way.hop)),
+        way.and_then(|way| way.hop.neighbour()),
     ) else {
         return "make this machine the server's route to its clients".to_owned();
     };
@@ -124,16 +121,10 @@ pub(super) fn mend(backend: IpAddr, way: Option<&Resolution>) -> String {
     }
 }
 
-fn neighbour(hop: &Hop) -> Option<&HopKey> {
-    match hop {
-        Hop::Known { key, .. } | Hop::Keep { key: Some(key) } => Some(key),
-        Hop::Keep { key: None } | Hop::Unreachable => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Hop, HopKey};
 
     const SECOND: Duration = Duration::from_secs(1);
 

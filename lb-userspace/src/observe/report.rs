@@ -47,7 +47,7 @@ pub struct KnownInterface {
     pub name: String,
     /// `None` while it is gone.
     pub ifindex: Option<u32>,
-    /// Why the program does not run there, or why it runs in generic mode.
+    /// Why the program does not run there, why it runs in generic mode, or which VIPs it does not have; or that it is down.
     pub reason: Option<String>,
     /// What costs packets there, as far as the core knows.
     pub notice: Option<String>,

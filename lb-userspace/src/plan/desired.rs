@@ -113,3 +113,14 @@ pub enum Hop {
     /// There is none.
     Unreachable,
 }
+
+impl Hop {
+    /// The neighbour that the way leads through, where the route is known.
+    #[must_use]
+    pub fn neighbour(&self) -> Option<&HopKey> {
+        match self {
+            Self::Known { key, .. } | Self::Keep { key: Some(key) } => Some(key),
+            Self::Keep { key: None } | Self::Unreachable => None,
+        }
+    }
+}

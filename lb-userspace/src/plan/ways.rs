@@ -11,7 +11,7 @@ impl Planner<'_> {
     /// Notes the neighbours that are known, for as long as a way leads through them.
     pub(super) fn learn_neighbours(&mut self) {
         let hops = &self.desired.hops;
-        let named: BTreeSet<_> = hops.values().filter_map(neighbour).collect();
+        let named: BTreeSet<_> = hops.values().filter_map(Hop::neighbour).collect();
         self.book.neighbours.retain(|key, _| named.contains(key));
         for hop in hops.values() {
             if let Hop::Known { key, mac } = hop
@@ -35,7 +35,10 @@ impl Planner<'_> {
         match self.desired.hops.get(&address) {
             Some(Hop::Unreachable) => Way::default(),
             hop => {
-                let way = hop.and_then(neighbour).and_then(way).unwrap_or(current);
+                let way = hop
+                    .and_then(Hop::neighbour)
+                    .and_then(way)
+                    .unwrap_or(current);
                 if self.is_configured(way.interface) {
                     way
                 } else {
@@ -60,13 +63,5 @@ impl Planner<'_> {
             let slot = self.book.interfaces.get(name);
             slot.is_some_and(|slot| slot.get() == row)
         })
-    }
-}
-
-/// The neighbour that a way leads through, where the route is known.
-fn neighbour(hop: &Hop) -> Option<&HopKey> {
-    match hop {
-        Hop::Known { key, .. } | Hop::Keep { key: Some(key) } => Some(key),
-        Hop::Keep { key: None } | Hop::Unreachable => None,
     }
 }

@@ -8,17 +8,18 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
+use xtask::variables::AGENT;
 
 use crate::command;
 
-/// The `lb` that belongs to this build: the variable `LB_BINARY` where it is set, otherwise that beside the running
+/// The `lb` that belongs to this build: the variable [`AGENT`] where it is set, otherwise that beside the running
 /// test, built by cargo first where it is not there or older than its sources. So no suite meets an agent of yesterday.
 ///
 /// # Errors
 /// Where it cannot be built, with the compiler's words.
 pub fn path() -> Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    if let Some(path) = env::var_os("LB_BINARY") {
+    if let Some(path) = env::var_os(AGENT) {
         return Ok(path.into());
     }
     let found = FOUND.get_or_init(|| beside_the_test().map_err(|error| format!("{error:#}")));

@@ -115,7 +115,7 @@ fn victim() -> Result<Child> {
 /// A test that belongs to a run, by the run's process id.
 fn victim_of(run: &str) -> Result<Child> {
     let mut command = itself()?;
-    command.env("LB_TEST_RUN", run);
+    command.env(xtask::variables::RUN, run);
     Ok(command
         .args(["--exact", "teardown::waits_for_its_end", "--ignored"])
         .spawn()?)

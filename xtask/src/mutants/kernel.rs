@@ -10,13 +10,12 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use xtask::recipe;
 use xtask::toolchain::{self, Toolchain};
+use xtask::variables;
 
 use super::plant::Plant;
 use super::verdicts::Verdicts;
 use crate::{build, root};
 
-/// By which the suite takes its object: `lb_tests::program::OBJECT_VARIABLE`.
-const OBJECT_VARIABLE: &str = "LB_OBJECT";
 /// A test of the suite that needs nothing but a program that the verifier takes.
 const LOADS: &str = "the_maintenance_program_tells_the_time";
 
@@ -35,26 +34,29 @@ pub(super) fn run(plants: &[Plant]) -> Result<Verdicts> {
         let Plant {
             name, stage, what, ..
         } = plant;
-        let fate = bench.hold(plant)?;
-        eprintln!("{number}/{} {name} ({stage}: {what}): {fate}", plants.len());
-        match fate {
-            Fate::Caught(_) => verdicts.caught += 1,
-            Fate::Refused => verdicts.refused += 1,
-            Fate::Survived => verdicts.survivors.push(name.clone()),
+        let verdict = bench.hold(plant)?;
+        eprintln!(
+            "{number}/{} {name} ({stage}: {what}): {verdict}",
+            plants.len()
+        );
+        match verdict {
+            Verdict::Caught(_) => verdicts.caught += 1,
+            Verdict::Refused => verdicts.refused += 1,
+            Verdict::Survived => verdicts.survivors.push(name.clone()),
         }
     }
     Ok(verdicts)
 }
 
 /// What became of a bug.
-enum Fate {
+enum Verdict {
     /// By this test.
     Caught(String),
     Refused,
     Survived,
 }
 
-impl std::fmt::Display for Fate {
+impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Caught(test) => write!(f, "caught by {test}"),
@@ -89,7 +91,7 @@ impl Bench {
         recipe::build_in(&self.tree, &self.toolchain, "lb", &self.object)
     }
 
-    fn hold(&self, plant: &Plant) -> Result<Fate> {
+    fn hold(&self, plant: &Plant) -> Result<Verdict> {
         let file = self.tree.join(&plant.file);
         let source =
             fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
@@ -99,21 +101,21 @@ impl Bench {
         fs::write(&file, source).with_context(|| format!("can't restore {}", file.display()))?;
         built.with_context(|| format!("with the bug `{}`", plant.name))?;
         if self.fails(&["--exact", LOADS])?.is_some() && self.is_refused()? {
-            return Ok(Fate::Refused);
+            return Ok(Verdict::Refused);
         }
         for tests in [&SHARP[..], &[]] {
             if let Some(test) = self.fails(tests)? {
-                return Ok(Fate::Caught(test));
+                return Ok(Verdict::Caught(test));
             }
         }
-        Ok(Fate::Survived)
+        Ok(Verdict::Survived)
     }
 
     fn suite(&self, arguments: &[&str]) -> Result<Command> {
         let mut suite = root::command(&self.suite)?;
         suite
             .current_dir(xtask::root())
-            .env(OBJECT_VARIABLE, &self.object)
+            .env(variables::OBJECT, &self.object)
             .args(arguments);
         Ok(suite)
     }

@@ -62,7 +62,7 @@ impl fmt::Display for Verdicts {
     }
 }
 
-/// Why survivors may live: `NAME: REASON` in a line each, `#` before a comment.
+/// Why survivors may live: `NAME -- REASON` in a line each, `#` before a comment.
 #[derive(Debug, Default)]
 pub(super) struct Reasons(BTreeMap<String, String>);
 

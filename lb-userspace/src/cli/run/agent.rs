@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration, time::SystemTime};
 
 use tokio::{task::JoinHandle, time::timeout};
 
-use super::{endpoint, log, reading, service_manager};
+use super::{super::reading, endpoint, log, service_manager};
 use crate::{
     config::Checked,
     core::{Applied, Handle, ReloadReply},
@@ -92,10 +92,6 @@ impl Agent {
         let loaded = reading::configuration(&self.config).await;
         let Checked { model, warnings } = loaded.map_err(|findings| findings.lines())?;
         log(&warnings);
-        let fixed = fixed(&self.model, &model);
-        if !fixed.is_empty() {
-            return Err(fixed);
-        }
 
         // Taken before anything is applied, and given back by being dropped where the core refuses.
         let moved = self.model.metrics != model.metrics;
@@ -121,6 +117,10 @@ impl Agent {
             self.move_listener(
                 listener.map(|listener| tokio::spawn(endpoint::serve_at(listener, metrics, core))),
             );
+            if model.metrics.is_none() {
+                // Whatever the earlier address lacked.
+                endpoint::not_wanted(&self.core).await;
+            }
         }
         self.model = model;
         Ok(done)
@@ -153,31 +153,6 @@ impl Agent {
         );
         ExitCode::FAILURE
     }
-}
-
-/// What a running agent can't change about itself, in words with the mend.
-fn fixed(old: &Model, new: &Model) -> Vec<String> {
-    let mut errors = Vec::new();
-    let mut check = |key: &str, old: &str, new: &str| {
-        if old != new {
-            errors.push(format!(
-                "`{key}` can't change from \"{old}\" to \"{new}\" while the agent runs\n   \
-                 mend: change it back, or stop this agent and start another"
-            ));
-        }
-    };
-    check("instance", &old.instance, &new.instance);
-    check(
-        "pin_root",
-        &old.pin_root.to_string_lossy(),
-        &new.pin_root.to_string_lossy(),
-    );
-    check(
-        "socket",
-        &old.socket.to_string_lossy(),
-        &new.socket.to_string_lossy(),
-    );
-    errors
 }
 
 #[cfg(test)]

@@ -36,6 +36,11 @@ pub(super) async fn serve(address: SocketAddr, metrics: Metrics, core: Handle) {
     }
 }
 
+/// Takes back what was said of an address that is no longer to be served.
+pub(super) async fn not_wanted(core: &Handle) {
+    core.problem(PART, None).await;
+}
+
 /// Serves the metrics at an address that was taken before.
 pub(super) async fn serve_at(listener: Listener, metrics: Metrics, core: Handle) {
     tracing::info!(address = %listener.address(), "serving metrics");

@@ -7,7 +7,6 @@
 
 mod agent;
 mod endpoint;
-mod reading;
 mod service_manager;
 mod stop;
 
@@ -20,7 +19,7 @@ use tokio::{
 };
 
 use self::{agent::Agent, stop::Stop};
-use super::{check::contents, complain};
+use super::{check::contents, complain, reading};
 use crate::{
     admin,
     config::{Checked, Diagnostics, Severity},

@@ -49,7 +49,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 pub(super) async fn status(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let client = Client::new(arguments.target.socket()?);
+    let client = Client::new(arguments.target.socket().await?);
     let Some(period) = arguments.watch else {
         let report = client.status().await?;
         print(&if arguments.json {

@@ -167,35 +167,6 @@ async fn the_flow_table_is_scanned_ever_less_often_while_flows_hold_all_and_soon
 }
 
 #[tokio::test(start_paused = true)]
-async fn ways_are_watched_for_as_long_as_a_row_needs_them() {
-    let agent = running(2).await;
-    let watched = || agent.host.0.lock().unwrap().watch.destinations.len();
-    let id = {
-        let state = agent.plane.state();
-        let mut tenants = state.tables.tenants();
-        tenants
-            .find(|(_, tenant, _)| *tenant == address(2))
-            .unwrap()
-            .0
-    };
-    let holding = [(id.get(), 1)];
-    agent
-        .plane
-        .state()
-        .census
-        .backend_references
-        .extend(holding);
-    assert!(agent.handle.reload(model(1)).await.unwrap().is_ok());
-    sleep(Duration::from_secs(10)).await;
-    assert_eq!(watched(), 2, "its flows still need the way");
-    agent.plane.state().census.backend_references.clear();
-    sleep(Duration::from_mins(3)).await;
-    assert_eq!(watched(), 1);
-    moves(&agent, 9).await;
-    assert_eq!(mac(&agent), 9, "what is told of the new watch counts");
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_was_told_of_an_earlier_watch_is_nothing() {
     let agent = running(1).await;
     let other = {

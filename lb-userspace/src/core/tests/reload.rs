@@ -133,6 +133,22 @@ async fn a_reload_that_is_refused_changes_nothing() {
     larger.data_plane.flow_entries *= 2;
     let refusals = agent.handle.reload(larger).await.unwrap().unwrap_err();
     assert!(refusals[0].contains("4096 to 8192"), "{refusals:?}");
+    let another = Model {
+        instance: "edge".to_owned(),
+        socket: "/run/x.sock".into(),
+        ..model(1)
+    };
+    let refusals = agent.handle.reload(another).await.unwrap().unwrap_err();
+    let (old, new) = (model(1).instance, "edge");
+    let instance = format!(
+        "`instance` can't change from \"{old}\" to \"{new}\" while the agent runs\n   mend: "
+    );
+    assert!(refusals[0].starts_with(&instance), "{refusals:?}");
+    assert!(
+        refusals[1].starts_with("`socket` can't change from "),
+        "{refusals:?}"
+    );
+    assert_eq!(refusals.len(), 2, "{refusals:?}");
     assert_eq!(agent.plane.state().changes.len(), changes);
     assert_eq!(agent.rotation().len(), 2);
     agent

@@ -114,22 +114,6 @@ async fn what_a_failed_change_has_done_is_read_and_not_done_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_all_the_time_is_tried_ever_less_often() {
-    let agent = running(2).await;
-    agent.plane.state().failing = Some(|_| true);
-    agent.fail(1).await;
-    sleep(Duration::from_mins(2)).await;
-    let failures = agent
-        .handle
-        .status()
-        .await
-        .unwrap()
-        .agent
-        .reconcile_failures;
-    assert!((20..100).contains(&failures), "{failures} attempts");
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_something_else_changes_is_repaired() {
     let agent = running(2).await;
     let config = agent.plane.state().tables.config;
@@ -288,6 +272,7 @@ async fn an_interface_that_is_made_anew_with_the_same_index_gets_the_program_at_
             let mut state = agent.plane.state();
             state.links.clear();
             state.tables.devices.clear();
+            state.quiet = None;
         }
         {
             let mut network = agent.host.0.lock().unwrap();
@@ -298,5 +283,10 @@ async fn an_interface_that_is_made_anew_with_the_same_index_gets_the_program_at_
         let state = agent.plane.state();
         assert_eq!(state.links.get("eth0"), Some(&(2, 0)), "{seen_gone}");
         assert_eq!(state.tables.devices, devices, "{seen_gone}");
+        assert_eq!(
+            state.quiet.as_deref(),
+            Some("eth0"),
+            "redirects are on where an interface is new: {seen_gone}"
+        );
     }
 }

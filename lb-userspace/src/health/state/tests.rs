@@ -143,6 +143,27 @@ fn a_tally_is_what_the_report_shows() {
     assert!((report.last_duration_seconds - 0.002).abs() < 1e-9);
 }
 
+#[test]
+fn timeouts_that_decided_nothing_are_no_part_of_the_reason() {
+    let mut state = State::new(None, 2, 3, NOW);
+    for _ in 0..2 {
+        assert_eq!(state.observe(&timeout(), NOW), None);
+    }
+    let transition = state.observe(&outcome(true), NOW).unwrap();
+    assert_eq!(
+        (transition.up, transition.reason.as_str()),
+        (true, "check passed")
+    );
+    let mut state = State::new(None, 2, 3, NOW);
+    assert_eq!(state.observe(&timeout(), NOW), None);
+    let transition = state.observe(&outcome(false), NOW).unwrap();
+    assert_eq!(
+        (transition.up, transition.reason.as_str()),
+        (false, "connection refused (2 checks failed)"),
+        "both have failed"
+    );
+}
+
 proptest! {
     /// Against the definition, written down plainly: the state changes where the last `n` results all speak against it.
     #[test]

@@ -109,29 +109,6 @@ fn one_clean_scan_is_not_enough() {
 }
 
 #[test]
-fn a_scan_that_began_before_a_row_retired_says_nothing_of_it() {
-    let mut balancer = Balancer::new();
-    balancer.reconcile(&desired(2));
-    let began = balancer.now;
-    balancer.wait(GRACE);
-    balancer.reconcile(&desired(1));
-    let found = References {
-        started: began,
-        backends: BTreeSet::new(),
-        services: BTreeSet::new(),
-        interfaces: BTreeSet::new(),
-    };
-    balancer.actual.book.scanned(&found);
-    balancer.wait(GRACE / 2);
-    balancer.scan(&[]);
-    balancer.reconcile(&desired(1));
-    assert!(
-        balancer.row(backend(2)).is_some(),
-        "one scan alone was clean"
-    );
-}
-
-#[test]
 fn one_row_that_no_flow_refers_to_is_worth_a_scan_soon() {
     let mut balancer = Balancer::new();
     balancer.reconcile(&desired(3));

@@ -2,9 +2,11 @@
 
 use crate::{
     config::{Diagnostic, Severity},
-    core::reach::{behind_other_interfaces, named},
     model::Model,
-    neighbours::{self, Watch},
+    neighbours::{
+        self, Watch,
+        other_interface::{behind_other_interfaces, named},
+    },
 };
 
 /// Backends that packets leave to by another interface than those of the configuration. Nothing where some interface of

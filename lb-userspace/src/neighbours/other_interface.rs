@@ -1,11 +1,10 @@
-//! Which backends packets reach by the interfaces of a configuration, and which not. Pure.
+//! Which backends packets leave to by an interface that is not of the configuration. Pure.
 
 use std::collections::BTreeMap;
 
-use crate::{
-    model::Model,
-    neighbours::{Observation, Reason},
-};
+use crate::model::Model;
+
+use super::{Observation, Reason};
 
 /// Backends named in a line, at most.
 const NAMED: usize = 5;
@@ -39,7 +38,7 @@ pub(crate) fn behind_other_interfaces(
 }
 
 /// What a new configuration takes from backends that were reached before, in lines for people.
-pub(super) fn lost(
+pub(crate) fn lost(
     before: &BTreeMap<String, Vec<String>>,
     after: &BTreeMap<String, Vec<String>>,
 ) -> Vec<String> {
