@@ -22,7 +22,7 @@ pub enum Format {
 pub enum Error {
     /// Neither a level nor a list of directives.
     #[error(
-        "\"{0}\" is not a log level\n   mend: use error, warn, info, debug or trace, or directives such as \
+        "\"{0}\" is not a log level\n   help: use error, warn, info, debug or trace, or directives such as \
          info,hyper=debug"
     )]
     Level(String),
@@ -161,10 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_level_is_named_with_the_mend() {
+    fn what_is_no_level_is_named_with_the_help() {
         let error = start(Format::Human, "loud=very").unwrap_err().to_string();
         assert!(
-            error.starts_with("\"loud=very\" is not a log level\n   mend: use error, warn"),
+            error.starts_with("\"loud=very\" is not a log level\n   help: use error, warn"),
             "{error}"
         );
     }

@@ -103,7 +103,7 @@ pub struct InterfaceReport {
     pub mode: String,
     /// Why it is detached, in generic mode, or without all of its VIPs; or that it is down.
     pub reason: Option<String>,
-    /// What costs packets or speed there, with the mend.
+    /// What costs packets or speed there, with the help.
     #[serde(default)]
     pub notices: Vec<String>,
     /// What its driver counts of XDP and of lost packets, by the names of `ethtool -S`.
@@ -179,7 +179,7 @@ pub struct NoRepliesReport {
     /// Flows made since the last packet that came back.
     pub new_flows: u64,
     /// What to do, in words.
-    pub mend: String,
+    pub help: String,
 }
 
 /// A backend that several services use.

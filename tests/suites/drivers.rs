@@ -110,7 +110,7 @@ fn an_mtu_that_native_mode_refuses_is_told_with_the_limit() -> Result<()> {
     for word in ["peer x1 is 9000", "3498", "ip link set dev x1 mtu 3498"] {
         ensure!(said.contains(word), "does not say `{word}`: {said}");
     }
-    // And the mend mends.
+    // And the command helps.
     far.netns.ip("link set x1 mtu 3498")?;
     let agent = Agent::start(&balancer.netns, &config)?;
     assert_eq!(interface(&agent, "x0")?.mode, "native");

@@ -1,4 +1,4 @@
-//! What goes wrong is said with its place and its mend, and the data plane keeps its last good state through it.
+//! What goes wrong is said with its place and its help, and the data plane keeps its last good state through it.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,7 +43,7 @@ fn a_second_agent_of_the_same_instance_is_refused() -> Result<()> {
         output.status
     );
     let socket = web.agent.socket().display().to_string();
-    for word in ["another agent", &socket, "mend: "] {
+    for word in ["another agent", &socket, "help: "] {
         ensure!(words.contains(word), "does not say `{word}`:\n{words}");
     }
     unharmed(&web, load)
@@ -149,7 +149,7 @@ fn what_a_start_would_refuse_a_reload_refuses_too() -> Result<()> {
             output.status
         );
         ensure!(
-            words.contains(word) && words.contains("mend: "),
+            words.contains(word) && words.contains("help: "),
             "{word}: {words}"
         );
         assert_eq!(
@@ -243,7 +243,7 @@ fn check_names_file_line_value_and_mend_of_every_mistake() -> Result<()> {
             "{place} (line {line}): {words}"
         );
         ensure!(
-            words.contains(place) && words.contains("mend: "),
+            words.contains(place) && words.contains("help: "),
             "{place}: {words}"
         );
     }

@@ -256,7 +256,7 @@ fn a_metrics_port_that_is_taken_is_served_when_it_is_free() -> Result<()> {
     let problem = web.agent.status()?.agent.problems.remove("metrics");
     let problem = problem.context("the status says nothing")?;
     ensure!(
-        problem.contains(METRICS) && problem.contains("mend: "),
+        problem.contains(METRICS) && problem.contains("help: "),
         "{problem}"
     );
     ensure!(web.client().get("/")?.status == 200, "traffic");

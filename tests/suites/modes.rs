@@ -112,7 +112,7 @@ fn a_reload_into_a_mode_that_is_refused_leaves_the_program_running() -> Result<(
 fn refuses_the_bridge(web: &Web, config: &Config) -> Result<()> {
     let refusal = web.agent.reload(config).err();
     let refusal = refusal.map(|error| error.to_string()).unwrap_or_default();
-    for word in ["refused: ", BRIDGE, "native", "mend: "] {
+    for word in ["refused: ", BRIDGE, "native", "help: "] {
         ensure!(refusal.contains(word), "does not say `{word}`: {refusal}");
     }
     assert_eq!(mode(&web.agent, BRIDGE)?, "generic");

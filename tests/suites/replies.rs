@@ -42,7 +42,7 @@ fn a_server_whose_route_leads_past_the_balancer_is_named_with_the_command_that_m
         "{row:?}"
     );
     let way = format!("ip route replace default via {GATEWAY}");
-    assert_eq!(missing.mend, format!("on the server `{way}`"));
+    assert_eq!(missing.help, format!("on the server `{way}`"));
     assert!(missing.new_flows >= 5, "{missing:?}");
     let good = web.agent.backend("www", "web0")?;
     assert_eq!(good.no_replies, None, "{good:?}");

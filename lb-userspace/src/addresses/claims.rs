@@ -171,13 +171,13 @@ mod tests {
         assert_eq!(
             words([192, 0, 2, 255], interface).as_deref(),
             Some(
-                "it is the broadcast address of the network of 192.0.2.1/24; mend: use a free address of that network"
+                "it is the broadcast address of the network of 192.0.2.1/24; help: use a free address of that network"
             )
         );
         assert_eq!(
             words([192, 0, 2, 0], interface).as_deref(),
             Some(
-                "it is the address of the network of 192.0.2.1/24 itself; mend: use a free address of that network"
+                "it is the address of the network of 192.0.2.1/24 itself; help: use a free address of that network"
             )
         );
         for free in [

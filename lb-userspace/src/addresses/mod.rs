@@ -56,7 +56,7 @@ pub struct Announcement {
     pub frame: [u8; FRAME],
 }
 
-/// Why a VIP is not taken. `Display` gives the reason and the mend.
+/// Why a VIP is not taken. `Display` gives the reason and the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Another host answers for it.
@@ -80,7 +80,7 @@ impl fmt::Display for Refused {
         match self {
             Self::Held { mac } => write!(
                 f,
-                "another host has it, {} answers ARP for it; mend: take it from that host, which is noticed within \
+                "another host has it, {} answers ARP for it; help: take it from that host, which is noticed within \
                  10 s, or use another address",
                 mac.map(|byte| format!("{byte:02x}")).join(":")
             ),
@@ -96,7 +96,7 @@ impl fmt::Display for Refused {
                 };
                 write!(
                     f,
-                    "it is the {what} of the network of {of}/{prefix}{end}; mend: use a free address of that network"
+                    "it is the {what} of the network of {of}/{prefix}{end}; help: use a free address of that network"
                 )
             }
         }

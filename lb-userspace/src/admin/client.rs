@@ -34,7 +34,7 @@ pub struct Client {
 pub enum ClientError {
     /// Nobody listens.
     #[error(
-        "no agent answers at {}: {cause}\n   mend: start one (`systemctl start lb`, or `lb run --config FILE`){others}",
+        "no agent answers at {}: {cause}\n   help: start one (`systemctl start lb`, or `lb run --config FILE`){others}",
         .socket.display()
     )]
     Absent {
@@ -47,7 +47,7 @@ pub enum ClientError {
     },
     /// Somebody listens, and this user may not ask.
     #[error(
-        "the socket {} may not be opened: {cause}\n   mend: run as root, or as a member of the socket's group",
+        "the socket {} may not be opened: {cause}\n   help: run as root, or as a member of the socket's group",
         .socket.display()
     )]
     Denied {
@@ -58,7 +58,7 @@ pub enum ClientError {
     },
     /// Somebody listens and does not answer in time.
     #[error(
-        "the agent at {} has not answered for {seconds} s\n   mend: look at its log (`journalctl -u lb`); traffic does \
+        "the agent at {} has not answered for {seconds} s\n   help: look at its log (`journalctl -u lb`); traffic does \
          not depend on it", .socket.display()
     )]
     Mute {
@@ -69,7 +69,7 @@ pub enum ClientError {
     },
     /// The answer makes no sense, or the connection broke.
     #[error(
-        "what answers at {} is not an agent of this version: {cause}\n   mend: compare `lb --version` with the running \
+        "what answers at {} is not an agent of this version: {cause}\n   help: compare `lb --version` with the running \
          agent's", .socket.display()
     )]
     Garbled {

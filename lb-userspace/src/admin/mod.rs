@@ -32,7 +32,7 @@ pub type ReloadRequest = oneshot::Sender<ReloadReply>;
 /// Why a request was not done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// For people, each with its mend; may have several lines.
+    /// For people, each with its help; may have several lines.
     pub errors: Vec<String>,
 }
 

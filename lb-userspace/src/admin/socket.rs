@@ -23,7 +23,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub enum SocketError {
     /// An agent listens there.
     #[error(
-        "process {pid} answers at {path}: another agent runs\n   mend: stop it, or give this one an `instance` or \
+        "process {pid} answers at {path}: another agent runs\n   help: stop it, or give this one an `instance` or \
          a `socket` of its own"
     )]
     Living {
@@ -33,17 +33,17 @@ pub enum SocketError {
         pid: i32,
     },
     /// The path is taken by something that this agent did not make.
-    #[error("{0} is there and is not a socket\n   mend: remove it, or change `socket` in [agent]")]
+    #[error("{0} is there and is not a socket\n   help: remove it, or change `socket` in [agent]")]
     Foreign(PathBuf),
     /// The directory is missing, not writable, or the like.
-    #[error("the socket {path} can't be made: {cause}\n   mend: {mend}")]
+    #[error("the socket {path} can't be made: {cause}\n   help: {help}")]
     Failed {
         /// The socket.
         path: PathBuf,
         /// What the kernel said.
         cause: io::Error,
         /// What to do.
-        mend: &'static str,
+        help: &'static str,
     },
 }
 
@@ -96,7 +96,7 @@ impl Drop for Socket {
 pub fn bind(path: &Path) -> Result<Socket, SocketError> {
     let failed = |cause: io::Error| SocketError::Failed {
         path: path.to_owned(),
-        mend: mend(&cause),
+        help: help(&cause),
         cause,
     };
 
@@ -167,7 +167,7 @@ fn peer(stream: &OwnedFd) -> i32 {
     credentials.map_or(0, |credentials| credentials.pid.as_raw_pid())
 }
 
-fn mend(cause: &io::Error) -> &'static str {
+fn help(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::PermissionDenied => {
             "run as root, or change `socket` in [agent] to a directory that is writable"

@@ -102,10 +102,10 @@ async fn a_refused_reload_carries_every_error() {
     let task = agent(
         &directory,
         "lb",
-        Err(vec!["first".into(), "second\n   mend: it".into()]),
+        Err(vec!["first".into(), "second\n   help: it".into()]),
     );
     let error = Client::new(directory.socket()).reload().await.unwrap_err();
-    assert_eq!(error.to_string(), "first\nsecond\n   mend: it");
+    assert_eq!(error.to_string(), "first\nsecond\n   help: it");
     task.abort();
 }
 
@@ -138,13 +138,13 @@ async fn an_unknown_request_says_what_there_is() {
 }
 
 #[tokio::test]
-async fn an_absent_agent_is_named_with_the_mend() {
+async fn an_absent_agent_is_named_with_the_help() {
     let directory = Directory::new();
     let socket = directory.socket();
     let error = Client::new(&socket).status().await.unwrap_err().to_string();
     let wanted = format!(
         "no agent answers at {}: No such file or directory (os error 2)\n   \
-         mend: start one (`systemctl start lb`, or `lb run --config FILE`)",
+         help: start one (`systemctl start lb`, or `lb run --config FILE`)",
         socket.display()
     );
     assert_eq!(error, wanted);
@@ -211,7 +211,7 @@ async fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
     let error = bind(&path).unwrap_err();
     let pid = std::process::id();
     let wanted = format!(
-        "process {pid} answers at {}: another agent runs\n   mend: ",
+        "process {pid} answers at {}: another agent runs\n   help: ",
         path.display()
     );
     assert!(error.to_string().starts_with(&wanted), "{error}");

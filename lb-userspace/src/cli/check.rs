@@ -20,7 +20,7 @@ kind the first, and how many there are. Where all interfaces of the file exist, 
 backends that packets leave to by another one.
 
 With --json the standard output is one array of objects: severity (error or warning),
-file, line, column, end_column, text (of the line), message, mend; the four in the middle
+file, line, column, end_column, text (of the line), message, help; the four in the middle
 are missing where a finding is about the whole file. Every warning is one of them.
 
 A configuration that names every key:

@@ -36,7 +36,7 @@ pub(super) async fn warnings(file: &str, model: &Model) -> Vec<Diagnostic> {
             "packets to {} leave this host by {interface}, which is not in [[interface]]: they get no flows",
             named(names)
         ),
-        mend: format!("add {interface}, or change the route"),
+        help: format!("add {interface}, or change the route"),
     };
     behind_other_interfaces(model, &network)
         .iter()

@@ -1,6 +1,6 @@
 //! The command line: what can be typed, and which part of the agent it calls.
 //!
-//! Exit status: 0 done, 1 failed (with the reason and the mend on the standard error), 2 not a command.
+//! Exit status: 0 done, 1 failed (with the reason and the help on the standard error), 2 not a command.
 
 mod check;
 mod detach;

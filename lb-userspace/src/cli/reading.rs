@@ -16,14 +16,14 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 pub(super) async fn configuration(path: &Path) -> Result<Checked, Diagnostics> {
     in_time(path, config::load)
         .await
-        .unwrap_or_else(|Unread { message, mend }| Err(config::refusal(path, message, mend)))
+        .unwrap_or_else(|Unread { message, help }| Err(config::refusal(path, message, help)))
 }
 
 /// The socket of the agent that runs a file; the error says why it can't be read.
 pub(super) async fn socket(path: &Path) -> anyhow::Result<PathBuf> {
     let found = match in_time(path, config::socket_of).await {
         Ok(found) => found,
-        Err(Unread { message, mend }) => Err(config::refusal(path, message, mend)),
+        Err(Unread { message, help }) => Err(config::refusal(path, message, help)),
     };
     found.map_err(|findings| anyhow::anyhow!(findings.to_string()))
 }
@@ -31,7 +31,7 @@ pub(super) async fn socket(path: &Path) -> anyhow::Result<PathBuf> {
 /// Why nothing came of a read.
 struct Unread {
     message: String,
-    mend: &'static str,
+    help: &'static str,
 }
 
 async fn in_time<T: Send + 'static>(
@@ -47,9 +47,9 @@ async fn in_time<T: Send + 'static>(
         // Nobody waits any more where it took too long.
         drop(sender.send(read(&file)));
     });
-    let unread = |why: String, mend| Unread {
+    let unread = |why: String, help| Unread {
         message: format!("can't be read: {why}"),
-        mend,
+        help,
     };
     if let Err(error) = spawned {
         return Err(unread(format!("no thread: {error}"), "free memory"));
@@ -84,7 +84,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         for error in errors {
             assert!(
-                error.contains("no end after 10 s") && error.contains("mend: "),
+                error.contains("no end after 10 s") && error.contains("help: "),
                 "{error}"
             );
         }

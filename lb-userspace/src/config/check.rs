@@ -59,11 +59,11 @@ pub(super) fn check(section: &Section<'_>, report: &mut Report<'_>) -> Option<Ch
     } else {
         for key in ["path", "host", "expect"] {
             if section.has(key) {
-                let mend = "remove it, or write type = \"http\"";
+                let help = "remove it, or write type = \"http\"";
                 report.error(
                     &section.place_of(key),
                     format!("`{key}` means nothing to a check of type \"tcp\""),
-                    mend,
+                    help,
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: where, what, and how to mend it.
+//! What is wrong with a configuration: where, what, and how to put it right.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,7 +35,7 @@ pub struct Diagnostic {
     /// What is wrong, the value included.
     pub message: String,
     /// What to do about it.
-    pub mend: String,
+    pub help: String,
 }
 
 /// A stretch of one line.
@@ -72,22 +72,22 @@ impl Diagnostics {
     }
 
     /// The findings as people read them. Thousands of services may have the same thing said of them: of more than
-    /// `APART` warnings of one kind, which are those with the same mend, the first stands for all and says how many
+    /// `APART` warnings of one kind, which are those with the same help, the first stands for all and says how many
     /// there are.
     #[must_use]
     pub fn grouped(&self) -> Vec<Diagnostic> {
         let is_warning = |finding: &&Diagnostic| finding.severity == Severity::Warning;
         let mut counts: HashMap<&str, usize> = HashMap::new();
         for warning in self.0.iter().filter(is_warning) {
-            *counts.entry(&warning.mend).or_default() += 1;
+            *counts.entry(&warning.help).or_default() += 1;
         }
         let mut told = HashSet::new();
         let one = |finding: &Diagnostic| {
-            let count = counts.get(&*finding.mend).copied().unwrap_or_default();
+            let count = counts.get(&*finding.help).copied().unwrap_or_default();
             if !is_warning(&finding) || count <= APART {
                 return Some(finding.clone());
             }
-            told.insert(finding.mend.clone()).then(|| Diagnostic {
+            told.insert(finding.help.clone()).then(|| Diagnostic {
                 message: format!(
                     "{}; {} more warnings are of this kind, which `lb check --json` names",
                     finding.message,
@@ -136,7 +136,7 @@ impl fmt::Display for Diagnostic {
             file,
             place,
             message,
-            mend,
+            help,
         } = self;
         match place {
             None => writeln!(f, "{file}: {severity}: {message}")?,
@@ -161,7 +161,7 @@ impl fmt::Display for Diagnostic {
                 )?;
             }
         }
-        write!(f, "   mend: {mend}")
+        write!(f, "   help: {help}")
     }
 }
 
@@ -193,9 +193,9 @@ impl<'t> Report<'t> {
         &mut self,
         span: &Range<usize>,
         message: impl Into<String>,
-        mend: impl Into<String>,
+        help: impl Into<String>,
     ) {
-        self.add(Severity::Error, span, message.into(), mend.into());
+        self.add(Severity::Error, span, message.into(), help.into());
     }
 
     /// A warning at the bytes `span` of the text.
@@ -203,19 +203,19 @@ impl<'t> Report<'t> {
         &mut self,
         span: &Range<usize>,
         message: impl Into<String>,
-        mend: impl Into<String>,
+        help: impl Into<String>,
     ) {
-        self.add(Severity::Warning, span, message.into(), mend.into());
+        self.add(Severity::Warning, span, message.into(), help.into());
     }
 
     /// An error about the file as a whole.
-    pub(super) fn error_in_file(&mut self, message: impl Into<String>, mend: impl Into<String>) {
-        self.add_to_file(Severity::Error, message.into(), mend.into());
+    pub(super) fn error_in_file(&mut self, message: impl Into<String>, help: impl Into<String>) {
+        self.add_to_file(Severity::Error, message.into(), help.into());
     }
 
     /// A warning about the file as a whole.
-    pub(super) fn warning_in_file(&mut self, message: impl Into<String>, mend: impl Into<String>) {
-        self.add_to_file(Severity::Warning, message.into(), mend.into());
+    pub(super) fn warning_in_file(&mut self, message: impl Into<String>, help: impl Into<String>) {
+        self.add_to_file(Severity::Warning, message.into(), help.into());
     }
 
     /// The line, from 1, of a byte of the text.
@@ -233,25 +233,25 @@ impl<'t> Report<'t> {
         )
     }
 
-    fn add(&mut self, severity: Severity, span: &Range<usize>, message: String, mend: String) {
+    fn add(&mut self, severity: Severity, span: &Range<usize>, message: String, help: String) {
         let place = Some(self.place(span));
         let diagnostic = Diagnostic {
             severity,
             file: self.file.to_owned(),
             place,
             message,
-            mend,
+            help,
         };
         self.findings.push((span.start, diagnostic));
     }
 
-    fn add_to_file(&mut self, severity: Severity, message: String, mend: String) {
+    fn add_to_file(&mut self, severity: Severity, message: String, help: String) {
         let diagnostic = Diagnostic {
             severity,
             file: self.file.to_owned(),
             place: None,
             message,
-            mend,
+            help,
         };
         self.findings.push((usize::MAX, diagnostic));
     }

@@ -27,8 +27,8 @@ pub(super) fn accepted<T>(
 ) -> Option<T> {
     match value {
         Ok(value) => Some(value),
-        Err(Fault { message, mend }) => {
-            report.error(span, message, mend);
+        Err(Fault { message, help }) => {
+            report.error(span, message, help);
             None
         }
     }
@@ -79,7 +79,7 @@ pub(super) fn one_of<T: Copy>(
             format!("unknown {what} {text:?}")
         };
         // A word that is known was not meant to be another.
-        let mend = match nearest(text, &known).filter(|_| !is_later) {
+        let help = match nearest(text, &known).filter(|_| !is_later) {
             Some(meant) if known.len() > 1 => {
                 format!("did you mean \"{meant}\"? valid are {}", list(&known))
             }
@@ -87,7 +87,7 @@ pub(super) fn one_of<T: Copy>(
         };
         Err(Fault {
             message,
-            mend: mend.replace('`', "\""),
+            help: help.replace('`', "\""),
         })
     }
 }

@@ -90,8 +90,8 @@ pub fn is_instance(name: &str) -> bool {
 /// Every finding, warnings included, where the file can't be read or holds an error.
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
     let name = path.display().to_string();
-    let refuse = |message: String, mend: &str| refusal(path, message, mend);
-    let bytes = read(path).map_err(|(message, mend)| refuse(message, mend))?;
+    let refuse = |message: String, help: &str| refusal(path, message, help);
+    let bytes = read(path).map_err(|(message, help)| refuse(message, help))?;
     match String::from_utf8(bytes) {
         Ok(text) => parse(&text, &name),
         Err(error) => {
@@ -117,7 +117,7 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
 /// # Errors
 /// The file can't be read.
 pub fn socket_of(path: &Path) -> Result<PathBuf, Diagnostics> {
-    let bytes = read(path).map_err(|(message, mend)| refusal(path, message, mend))?;
+    let bytes = read(path).map_err(|(message, help)| refusal(path, message, help))?;
     let text = String::from_utf8_lossy(&bytes);
     let (table, _) = DeTable::parse_recoverable(&text);
     let top = table.get_ref();
@@ -139,10 +139,10 @@ pub fn socket_of(path: &Path) -> Result<PathBuf, Diagnostics> {
 
 /// What is reported of a file that could not be read at all.
 #[must_use]
-pub fn refusal(path: &Path, message: String, mend: &str) -> Diagnostics {
+pub fn refusal(path: &Path, message: String, help: &str) -> Diagnostics {
     let name = path.display().to_string();
     let mut report = Report::new(&name, "");
-    report.error_in_file(message, mend);
+    report.error_in_file(message, help);
     report.finish()
 }
 
@@ -150,12 +150,12 @@ fn read(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
     use std::io::Read as _;
 
     let cannot = |error: std::io::Error| {
-        let mend = match error.kind() {
+        let help = match error.kind() {
             std::io::ErrorKind::NotFound => "check the path",
             std::io::ErrorKind::PermissionDenied => "make it readable for the user that runs this",
             _ => "give the path of a readable file",
         };
-        (format!("can't be read: {error}"), mend)
+        (format!("can't be read: {error}"), help)
     };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -185,9 +185,9 @@ pub fn parse(text: &str, name: &str) -> Result<Checked, Diagnostics> {
     if !faults.is_empty() {
         for fault in faults {
             let span = fault.span().unwrap_or_default();
-            let (message, mend) =
+            let (message, help) =
                 syntax(fault.message(), text.get(span.clone()).unwrap_or_default());
-            report.error(&span, message, mend);
+            report.error(&span, message, help);
         }
         return Err(report.finish());
     }
@@ -205,7 +205,7 @@ pub fn parse(text: &str, name: &str) -> Result<Checked, Diagnostics> {
     }
 }
 
-/// What the parser says of `text`, and the mend. Of a bare word it says what its first letter makes it expect.
+/// What the parser says of `text`, and the help. Of a bare word it says what its first letter makes it expect.
 fn syntax<'m>(message: &'m str, text: &str) -> (&'m str, &'static str) {
     let bare_word = text.starts_with(|c: char| c.is_ascii_alphabetic());
     let guessed = [

@@ -172,14 +172,14 @@ fn references(draft: &Draft, report: &mut Report<'_>) {
             continue;
         }
         broken = true;
-        let mend = match nearest(wanted, &names) {
+        let help = match nearest(wanted, &names) {
             Some(meant) => format!("did you mean \"{meant}\"?"),
             None => format!("add [[pool]] with name = {wanted:?}"),
         };
         report.error(
             &reference.span,
             format!("there is no pool {wanted:?}"),
-            mend,
+            help,
         );
     }
     // A pool whose name is mistyped where it is used would be reported a second time, in words that mislead.

@@ -56,7 +56,7 @@ impl<'t> Section<'t> {
             if known.contains(&name) {
                 continue;
             }
-            let mend = match (nearest(name, known), home(name)) {
+            let help = match (nearest(name, known), home(name)) {
                 (Some(meant), _) => format!("did you mean `{meant}`?"),
                 (None, Some("the file")) => {
                     "it stands at the top of the file, above the first section".to_owned()
@@ -67,7 +67,7 @@ impl<'t> Section<'t> {
             report.error(
                 &key.span(),
                 format!("unknown key `{}` in {title}", name.escape_debug()),
-                mend,
+                help,
             );
         }
         Self { title, span, table }
@@ -258,7 +258,7 @@ pub(super) fn integer(value: &DeValue<'_>) -> Option<String> {
 
 fn wrong_type(key: &str, value: &Value<'_>, wanted: &str, report: &mut Report<'_>) {
     let message = format!("`{key}` is {}, not {wanted}", kind(value.get_ref()));
-    let mend = match (value.get_ref(), wanted) {
+    let help = match (value.get_ref(), wanted) {
         (DeValue::Integer(number), "a string") => format!("write \"{number}\""),
         (DeValue::String(text), "a whole number") if text.parse::<u32>().is_ok() => {
             format!("write {text} without quotes")
@@ -268,7 +268,7 @@ fn wrong_type(key: &str, value: &Value<'_>, wanted: &str, report: &mut Report<'_
         }
         _ => format!("write {wanted}"),
     };
-    report.error(&value.span(), message, mend);
+    report.error(&value.span(), message, help);
 }
 
 fn kind(value: &DeValue<'_>) -> &'static str {

@@ -7,18 +7,18 @@ use std::{
     time::Duration,
 };
 
-/// What is wrong with a value and how to mend it.
+/// What is wrong with a value and how to put it right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) message: String,
-    pub(super) mend: String,
+    pub(super) help: String,
 }
 
 impl Fault {
-    pub(super) fn new(message: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
             message: message.into(),
-            mend: mend.into(),
+            help: help.into(),
         }
     }
 }

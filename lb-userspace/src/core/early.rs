@@ -55,7 +55,7 @@ impl Early {
             Message::Problem { part, problem } => self.report.note(part, problem),
             Message::ConfigRefused { reason } => self.report.config_error = Some(reason),
             Message::Reload { reply, .. } => {
-                let early = "the agent is starting\n   mend: try again when it is ready".to_owned();
+                let early = "the agent is starting\n   help: try again when it is ready".to_owned();
                 drop(reply.send(Err(vec![early])));
             }
             Message::Shutdown { reply } => return Some(reply),

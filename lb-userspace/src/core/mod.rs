@@ -79,7 +79,7 @@ pub enum StartError {
     Open(#[from] OpenError),
     /// An interface of the configuration does not exist.
     #[error(
-        "interface {0}: there is no such interface\n   mend: correct `name` in [[interface]]; `ip link` shows the ones \
+        "interface {0}: there is no such interface\n   help: correct `name` in [[interface]]; `ip link` shows the ones \
          there are"
     )]
     NoInterface(String),

@@ -49,7 +49,7 @@ impl<H: Host> Core<H> {
     ) -> Result<Next, PlaneLost> {
         let new = Arc::new(model);
         let refusals = if self.pending.is_some() {
-            vec!["another reload is under way\n   mend: try again in a few seconds".to_owned()]
+            vec!["another reload is under way\n   help: try again in a few seconds".to_owned()]
         } else {
             self.refusals(&Arc::clone(&self.model), &new).await
         };
@@ -299,7 +299,7 @@ fn fixed(old: &Model, new: &Model) -> Vec<String> {
         if old != new {
             refusals.push(format!(
                 "`{key}` can't change from \"{old}\" to \"{new}\" while the agent runs\n   \
-                 mend: change it back, or stop this agent and start another"
+                 help: change it back, or stop this agent and start another"
             ));
         }
     };
@@ -315,7 +315,7 @@ fn fixed(old: &Model, new: &Model) -> Vec<String> {
     if before != after {
         refusals.push(format!(
             "`flow_entries` can't change from {before} to {after} while the agent runs: a flow table of another size is \
-             a new one\n   mend: change it back, or stop the agent (which ends all flows) and start it again"
+             a new one\n   help: change it back, or stop the agent (which ends all flows) and start it again"
         ));
     }
     refusals

@@ -17,7 +17,7 @@ use crate::{model::AttachMode, nic};
 const GENERIC: u32 = 1 << 1;
 const NATIVE: u32 = 1 << 2;
 /// Why an adopted program is in generic mode where any would do.
-const LEFT_GENERIC: &str = "it was in generic mode already, and keeps its mode until it is detached; mend: stop the agent \
+const LEFT_GENERIC: &str = "it was in generic mode already, and keeps its mode until it is detached; help: stop the agent \
                             and start it again, which tries native mode, or write `mode = \"generic\"` where that is \
                             meant";
 
@@ -51,23 +51,23 @@ pub struct Attached {
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// Another program runs there.
-    #[error("{interface}: the XDP program {program} is already there\n   mend: {mend}")]
+    #[error("{interface}: the XDP program {program} is already there\n   help: {help}")]
     Occupied {
         /// The interface.
         interface: String,
         /// Its id, and its name where that may be known.
         program: String,
         /// What to do.
-        mend: String,
+        help: String,
     },
     /// There is no such interface.
-    #[error("{interface}: there is no such interface\n   mend: `ip link` shows the ones there are")]
+    #[error("{interface}: there is no such interface\n   help: `ip link` shows the ones there are")]
     Missing {
         /// The interface.
         interface: String,
     },
     /// The driver or the kernel refuses.
-    #[error("{interface}: the kernel refuses to attach in {mode} mode: {cause}{mend}", mend = mend(.advice.as_ref()))]
+    #[error("{interface}: the kernel refuses to attach in {mode} mode: {cause}{help}", help = help(.advice.as_ref()))]
     Refused {
         /// The interface.
         interface: String,
@@ -109,9 +109,9 @@ pub enum AttachError {
     Pins(#[from] PinsError),
 }
 
-/// The mend of a refusal, on a line of its own.
-fn mend(advice: Option<&String>) -> String {
-    advice.map_or_else(String::new, |advice| format!("\n   mend: {advice}"))
+/// The help of a refusal, on a line of its own.
+fn help(advice: Option<&String>) -> String {
+    advice.map_or_else(String::new, |advice| format!("\n   help: {advice}"))
 }
 
 /// Attaches the program, or puts it into the link that is there.
@@ -270,7 +270,7 @@ fn occupied(target: &Target, cause: io::Error) -> AttachError {
     let link = links()
         .find(|link| link.program_id() == found.program)
         .map(|link| link.id());
-    let mend = if let Some(link) = link {
+    let help = if let Some(link) = link {
         format!("{stop}, or `bpftool link detach id {link}`")
     } else {
         let generic = found.mode == InForceMode::Generic;
@@ -284,6 +284,6 @@ fn occupied(target: &Target, cause: io::Error) -> AttachError {
             found.program,
             name.map(|name| format!(" ({name})")).unwrap_or_default()
         ),
-        mend,
+        help,
     }
 }

@@ -21,7 +21,7 @@ pub enum ClockError {
     Read(#[from] io::Error),
     /// No rate is near what was measured.
     #[error(
-        "the kernel's clock runs at {0} ticks a second, which is not a rate of Linux\n   mend: try again; is the machine paused or overloaded?"
+        "the kernel's clock runs at {0} ticks a second, which is not a rate of Linux\n   help: try again; is the machine paused or overloaded?"
     )]
     Strange(u64),
 }

@@ -33,7 +33,7 @@ pub struct Place {
 pub enum OpenError {
     /// The process lacks capabilities.
     #[error(
-        "the agent has no {}\n   mend: run it as root or by its systemd unit, or `setcap \
+        "the agent has no {}\n   help: run it as root or by its systemd unit, or `setcap \
          cap_bpf,cap_net_admin,cap_perfmon=ep` the program",
         .0.join(" and no ")
     )]
@@ -42,19 +42,19 @@ pub enum OpenError {
     #[error(transparent)]
     Pins(#[from] PinsError),
     /// A pinned map is another version's, or not ours.
-    #[error("the pinned map {map} does not fit this version: {misfit}\n   mend: {mend}")]
+    #[error("the pinned map {map} does not fit this version: {misfit}\n   help: {help}")]
     Misfit {
         /// Its name.
         map: &'static str,
         /// How.
         misfit: Misfit,
         /// What to do.
-        mend: String,
+        help: String,
     },
     /// The flow table has another size than the configuration says.
     #[error(
-        "the flow table in force has {found} entries and the configuration says flow_entries = {wanted}\n   mend: set \
-         flow_entries = {found}, or {mend}"
+        "the flow table in force has {found} entries and the configuration says flow_entries = {wanted}\n   help: set \
+         flow_entries = {found}, or {help}"
     )]
     FlowEntries {
         /// In force.
@@ -62,33 +62,33 @@ pub enum OpenError {
         /// Configured.
         wanted: u32,
         /// What to do.
-        mend: String,
+        help: String,
     },
     /// The bytes of the maps are laid out by another version.
-    #[error("the pinned maps have layout {found}, this version uses {needed}\n   mend: {mend}", needed = LAYOUT_VERSION)]
+    #[error("the pinned maps have layout {found}, this version uses {needed}\n   help: {help}", needed = LAYOUT_VERSION)]
     Layout {
         /// In force.
         found: u32,
         /// What to do.
-        mend: String,
+        help: String,
     },
     /// Some maps are pinned and others not, while a link is.
-    #[error("the program is attached, but the pin of {map} is missing\n   mend: {mend}")]
+    #[error("the program is attached, but the pin of {map} is missing\n   help: {help}")]
     Incomplete {
         /// One that is missing.
         map: &'static str,
         /// What to do.
-        mend: String,
+        help: String,
     },
     /// A pinned map can't be looked at.
-    #[error("can't look at the pinned map {map}: {cause}\n   mend: {mend}")]
+    #[error("can't look at the pinned map {map}: {cause}\n   help: {help}")]
     Unreadable {
         /// Its name.
         map: &'static str,
         /// Why not.
         cause: io::Error,
         /// What to do.
-        mend: String,
+        help: String,
     },
     /// The object.
     #[error(transparent)]
@@ -134,18 +134,18 @@ fn survey(
     flow_entries: u32,
     place: &Place,
 ) -> Result<Option<ConfigRow>, OpenError> {
-    let mend = || detach_command(place);
+    let help = || detach_command(place);
     let pinned = pins.pinned(shapes)?;
     let mut misfit = None;
     for shape in &pinned {
         let found = shape.compare(pins.directory());
-        let found = found.map_err(|error| unreadable(shape.name, io_error(&error), mend()))?;
+        let found = found.map_err(|error| unreadable(shape.name, io_error(&error), help()))?;
         misfit = misfit.or(found.map(|misfit| (*shape, misfit)));
     }
     let has_control = pinned.iter().any(|shape| shape.name == CONTROL);
     let config = match has_control.then(|| config_in_force(pins)) {
         Some(Ok(config)) => config,
-        Some(Err(error)) if misfit.is_none() => return Err(unreadable(CONTROL, error, mend())),
+        Some(Err(error)) if misfit.is_none() => return Err(unreadable(CONTROL, error, help())),
         Some(Err(_)) | None => ConfigRow::default(),
     };
     let attached = !pins.links()?.is_empty();
@@ -158,19 +158,19 @@ fn survey(
         }
         Found::OtherLayout => Err(OpenError::Layout {
             found: config.layout_version,
-            mend: mend(),
+            help: help(),
         }),
         Found::OtherFlowEntries { found } => Err(OpenError::FlowEntries {
             found: found.saturating_mul(WAYS),
             wanted: flow_entries,
-            mend: mend(),
+            help: help(),
         }),
         Found::Misfit { map, misfit } => Err(OpenError::Misfit {
             map,
             misfit,
-            mend: mend(),
+            help: help(),
         }),
-        Found::Incomplete { map } => Err(OpenError::Incomplete { map, mend: mend() }),
+        Found::Incomplete { map } => Err(OpenError::Incomplete { map, help: help() }),
     }
 }
 
@@ -236,8 +236,8 @@ fn detach_command(place: &Place) -> String {
     )
 }
 
-fn unreadable(map: &'static str, cause: io::Error, mend: String) -> OpenError {
-    OpenError::Unreadable { map, cause, mend }
+fn unreadable(map: &'static str, cause: io::Error, help: String) -> OpenError {
+    OpenError::Unreadable { map, cause, help }
 }
 
 #[cfg(test)]

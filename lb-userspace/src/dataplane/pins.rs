@@ -33,25 +33,25 @@ pub(super) struct Pins {
 pub enum PinsError {
     /// The directory is not there.
     #[error(
-        "{path} does not exist, and the data plane's pins go there\n   mend: `mkdir -p {path} && mount -t bpf bpf \
+        "{path} does not exist, and the data plane's pins go there\n   help: `mkdir -p {path} && mount -t bpf bpf \
          {path}`, or set `pin_root` in [agent]",
         path = .0.display()
     )]
     Missing(PathBuf),
     /// It is on another kind of file system.
     #[error(
-        "{path} is not a bpffs, and only there can the data plane outlive the agent\n   mend: {mend}",
+        "{path} is not a bpffs, and only there can the data plane outlive the agent\n   help: {help}",
         path = .path.display()
     )]
     NotBpffs {
         /// The directory.
         path: PathBuf,
         /// What to do.
-        mend: String,
+        help: String,
     },
     /// Another process has the lock.
     #[error(
-        "{holder} uses {path}\n   mend: stop it first; two agents on one machine need an `instance` each",
+        "{holder} uses {path}\n   help: stop it first; two agents on one machine need an `instance` each",
         holder = .holder.as_ref().map_or_else(|| "another process".to_owned(), Holder::to_string),
         path = .path.display()
     )]
@@ -90,7 +90,7 @@ impl std::fmt::Display for Holder {
 
 fn hint(cause: &io::Error) -> &'static str {
     if cause.kind() == io::ErrorKind::PermissionDenied {
-        "\n   mend: run as root, or as the user that owns the directory"
+        "\n   help: run as root, or as the user that owns the directory"
     } else {
         ""
     }
@@ -290,7 +290,7 @@ fn check_bpffs(pin_root: &Path) -> Result<(), PinsError> {
         Ok(found) if found.f_type == BPF_FS => Ok(()),
         Ok(_) => Err(PinsError::NotBpffs {
             path: pin_root.to_owned(),
-            mend: mount_advice(pin_root),
+            help: mount_advice(pin_root),
         }),
         Err(rustix::io::Errno::NOENT) => Err(PinsError::Missing(pin_root.to_owned())),
         Err(error) => Err(system("look at", pin_root, error.into())),

@@ -30,7 +30,7 @@ const VERIFIER_LINES: usize = 20;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The kernel's verifier refuses a program.
-    #[error("the kernel refuses the program `{program}`: {cause}\n{log}\n   mend: {mend}")]
+    #[error("the kernel refuses the program `{program}`: {cause}\n{log}\n   help: {help}")]
     Verifier {
         /// Entry point.
         program: &'static str,
@@ -39,7 +39,7 @@ pub enum LoadError {
         /// The verifier's last lines.
         log: String,
         /// What to do.
-        mend: &'static str,
+        help: &'static str,
     },
     /// A program can't be loaded for another reason.
     #[error("can't load the program `{program}`")]
@@ -284,7 +284,7 @@ fn refusal(program: &'static str, cause: ProgramError) -> LoadError {
             io_error,
             verifier_log,
         } => {
-            let mend = match io_error.raw_os_error() {
+            let help = match io_error.raw_os_error() {
                 Some(libc::EPERM) => "give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
                 _ => {
                     "use Linux 6.1 or newer; if this is one, please report these lines and `uname -r`"
@@ -294,7 +294,7 @@ fn refusal(program: &'static str, cause: ProgramError) -> LoadError {
                 program,
                 cause: io_error,
                 log: last_lines(&verifier_log.to_string()),
-                mend,
+                help,
             }
         }
         cause => LoadError::Program { program, cause },

@@ -24,7 +24,7 @@ const ALL: &str = "all";
 #[derive(Debug, thiserror::Error)]
 pub enum RedirectsError {
     /// A parameter can't be read or written.
-    #[error("can't {action} {path}: {cause}; mend: `{command}`", path = .path.display())]
+    #[error("can't {action} {path}: {cause}; help: `{command}`", path = .path.display())]
     Parameter {
         /// What was tried.
         action: &'static str,

@@ -19,11 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The address can't be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("the metrics can't listen on {address}: {cause}\n   mend: {mend}")]
+#[error("the metrics can't listen on {address}: {cause}\n   help: {help}")]
 pub struct BindError {
     address: SocketAddr,
     cause: io::Error,
-    mend: &'static str,
+    help: &'static str,
 }
 
 /// A bound listener that answers nobody yet.
@@ -41,7 +41,7 @@ pub async fn bind(address: SocketAddr) -> Result<Listener, BindError> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(Listener { listener, address }),
         Err(cause) => {
-            let mend = match cause.kind() {
+            let help = match cause.kind() {
                 io::ErrorKind::AddrInUse => {
                     "stop the program that has the port (`ss -ltnp` shows it), or change `listen` in [metrics]"
                 }
@@ -56,7 +56,7 @@ pub async fn bind(address: SocketAddr) -> Result<Listener, BindError> {
             Err(BindError {
                 address,
                 cause,
-                mend,
+                help,
             })
         }
     }

@@ -341,7 +341,7 @@ async fn a_port_that_is_taken_is_named() {
         error,
         format!(
             "the metrics can't listen on {address}: Address already in use (os error 98)\n   \
-             mend: stop the program that has the port (`ss -ltnp` shows it), or change `listen` in [metrics]"
+             help: stop the program that has the port (`ss -ltnp` shows it), or change `listen` in [metrics]"
         )
     );
     let elsewhere = bind("192.0.2.1:9850".parse().unwrap())

@@ -93,16 +93,16 @@ pub struct Resolution {
 pub enum Error {
     /// No socket.
     #[error(
-        "can't open a netlink socket; mend: allow AF_NETLINK (`RestrictAddressFamilies=` of the systemd unit)"
+        "can't open a netlink socket; help: allow AF_NETLINK (`RestrictAddressFamilies=` of the systemd unit)"
     )]
     Open(#[source] io::Error),
     /// The kernel refused a request.
-    #[error("the kernel refused to {request}{mend}")]
+    #[error("the kernel refused to {request}{help}")]
     Refused {
         /// What was asked, in words.
         request: String,
         /// What helps, where that is known.
-        mend: &'static str,
+        help: &'static str,
         /// The kernel's answer.
         source: io::Error,
     },
@@ -120,13 +120,13 @@ pub enum Error {
 impl Error {
     /// The kernel refused to do what `request` says.
     pub(crate) fn refused(request: String, source: io::Error) -> Self {
-        let mend = match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => "; mend: give the process CAP_NET_ADMIN",
+        let help = match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => "; help: give the process CAP_NET_ADMIN",
             _ => "",
         };
         Self::Refused {
             request,
-            mend,
+            help,
             source,
         }
     }

@@ -188,13 +188,13 @@ impl Requests {
             }),
             Err(Error::Refused {
                 request,
-                mend,
+                help,
                 source,
             }) => match no_route(&source) {
                 Some(words) => Ok(RouteAnswer::None(words)),
                 None => Err(Error::Refused {
                     request,
-                    mend,
+                    help,
                     source,
                 }),
             },

@@ -52,7 +52,7 @@ pub(crate) fn lost(
         (!new.is_empty()).then(|| {
             format!(
                 "WARNING: packets to {} leave by {interface}, which is not in [[interface]]: they take no new flows, and \
-                 flows that they have stop\n   mend: put {interface} back, or change the route",
+                 flows that they have stop\n   help: put {interface} back, or change the route",
                 named(&new)
             )
         })
@@ -108,7 +108,7 @@ mod tests {
         let after = behind_other_interfaces(&model, &network(6));
         let lines = lost(&before, &after);
         assert_eq!(lines.len(), 1, "{lines:?}");
-        for word in ["to web6 (10.0.0.6:80) leave by eth1", "mend: put eth1 back"] {
+        for word in ["to web6 (10.0.0.6:80) leave by eth1", "help: put eth1 back"] {
             assert!(lines[0].contains(word), "{lines:?}");
         }
         assert_eq!(lost(&after, &after), [""; 0]);

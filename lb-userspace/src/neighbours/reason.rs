@@ -48,28 +48,28 @@ impl fmt::Display for Reason {
         match self {
             Self::Local(address) => write!(
                 formatter,
-                "{address} is an address of this host, which XDP can't forward to; mend: name another server"
+                "{address} is an address of this host, which XDP can't forward to; help: name another server"
             ),
             Self::NoRoute { address, answer } => {
                 write!(
                     formatter,
-                    "there is no route to {address}: {answer}; mend: see `ip route get {address}`"
+                    "there is no route to {address}: {answer}; help: see `ip route get {address}`"
                 )
             }
             Self::OtherInterface { address, interface } => write!(
                 formatter,
-                "{address} is routed through {interface}, which is not one of [[interface]]; mend: add it there or \
+                "{address} is routed through {interface}, which is not one of [[interface]]; help: add it there or \
                  change the route"
             ),
             Self::NotUnicast(address) => {
                 write!(
                     formatter,
-                    "{address} is a broadcast or multicast address; mend: name one server"
+                    "{address} is a broadcast or multicast address; help: name one server"
                 )
             }
             Self::NotEthernet { address, interface } => write!(
                 formatter,
-                "{address} is routed through {interface}, which has no Ethernet addresses; mend: change the route"
+                "{address} is routed through {interface}, which has no Ethernet addresses; help: change the route"
             ),
             Self::Unanswered { address, neighbour } if neighbour.address == *address => {
                 write!(

@@ -22,7 +22,7 @@ pub struct Attachment {
     pub cpus: u32,
 }
 
-/// What drivers of Linux mean by an error that they return from attaching, and the mend; `None` where nobody knows. The
+/// What drivers of Linux mean by an error that they return from attaching, and the help; `None` where nobody knows. The
 /// kernel says it in words only by netlink, which makes no link. With `auto`, generic mode comes next anyway.
 #[must_use]
 pub fn refusal(nic: &Nic, errno: i32, native: bool, auto: bool) -> Option<String> {
@@ -115,7 +115,7 @@ fn mtu(nic: &Nic) -> String {
     }
 }
 
-/// What costs packets or speed on an interface that the program runs on, each with its mend.
+/// What costs packets or speed on an interface that the program runs on, each with its help.
 #[must_use]
 pub fn notices(nic: &Nic, attachment: Attachment) -> Vec<String> {
     let veth = match &nic.peer {
@@ -159,7 +159,7 @@ fn merged(nic: &Nic, attachment: Attachment) -> Option<String> {
     }
     let names = on.iter().map(|(name, _)| *name).collect::<Vec<_>>();
     let fixed = on.iter().any(|(_, feature)| feature.fixed);
-    let mend = match nic.driver.as_str() {
+    let help = match nic.driver.as_str() {
         "virtio_net" if fixed => format!(
             "have its host leave `ctrl_guest_offloads` of QEMU's virtio-net device on, which also allows native mode, or \
              switch {GUEST_OFFLOADS} off there"
@@ -172,7 +172,7 @@ fn merged(nic: &Nic, attachment: Attachment) -> Option<String> {
     };
     Some(format!(
         "received frames are merged before generic mode sees them ({} on{}), and what is larger than the MTU can't be \
-         redirected: bulk TCP crawls, and no drop here counts it; mend: {mend}",
+         redirected: bulk TCP crawls, and no drop here counts it; help: {help}",
         names.join(", "),
         if fixed { " and fixed" } else { "" }
     ))
@@ -190,7 +190,7 @@ fn locked(nic: &Nic, attachment: Attachment) -> Option<String> {
     if nic.driver != "virtio_net" || !attachment.native || !has_none {
         return None;
     }
-    let mend = if most > cpus {
+    let help = if most > cpus {
         format!(
             "use fewer, with the program off the interface: `ethtool -L {} combined {}`",
             nic.name,
@@ -204,7 +204,7 @@ fn locked(nic: &Nic, attachment: Attachment) -> Option<String> {
     };
     Some(format!(
         "it has {most} pairs of queues, {combined} in use, and XDP wants one more for each of {cpus} CPUs: frames are sent \
-         under a lock, which is slower; mend: {mend}"
+         under a lock, which is slower; help: {help}"
     ))
 }
 
@@ -219,7 +219,7 @@ fn veth(
     let mut notices = Vec::new();
     if tx_checksum {
         notices.push(format!(
-            "{peer} leaves checksums to a NIC that is not there, and frames that came from it go on with wrong ones; mend: \
+            "{peer} leaves checksums to a NIC that is not there, and frames that came from it go on with wrong ones; help: \
              `ethtool -K {peer} tx off`"
         ));
     }
@@ -231,12 +231,12 @@ fn veth(
     );
     if attachment.one_arm {
         notices.push(format!(
-            "{peer} has no XDP program, and frames sent back to it are lost or stall; mend: {program}; or `mode = \
+            "{peer} has no XDP program, and frames sent back to it are lost or stall; help: {program}; or `mode = \
              \"generic\"`"
         ));
     } else if !gro {
         notices.push(format!(
-            "{peer} has neither an XDP program nor GRO, and every frame sent to it is lost; mend: {program}; or `ethtool \
+            "{peer} has neither an XDP program nor GRO, and every frame sent to it is lost; help: {program}; or `ethtool \
              -K {peer} gro on`, which all but answers to a ping of the VIP need"
         ));
     }

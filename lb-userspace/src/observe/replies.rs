@@ -104,7 +104,7 @@ impl Row {
 }
 
 /// What brings the replies of a backend of this address back, in words.
-pub(super) fn mend(backend: IpAddr, way: Option<&Resolution>) -> String {
+pub(super) fn help(backend: IpAddr, way: Option<&Resolution>) -> String {
     let (Some(source), Some(neighbour)) = (
         way.and_then(|way| way.source),
         way.and_then(|way| way.hop.neighbour()),
@@ -236,15 +236,15 @@ mod tests {
             reason: None,
         };
         assert_eq!(
-            mend(server, Some(&way(server, Some(ours)))),
+            help(server, Some(&way(server, Some(ours)))),
             "on the server `ip route replace default via 10.0.0.1`"
         );
         assert_eq!(
-            mend(server, Some(&way(gateway, Some(ours)))),
+            help(server, Some(&way(gateway, Some(ours)))),
             "make 10.0.0.1 the route to the clients on 10.0.0.254, behind which the server is"
         );
         let unknown = "make this machine the server's route to its clients";
-        assert_eq!(mend(server, Some(&way(server, None))), unknown);
-        assert_eq!(mend(server, None), unknown);
+        assert_eq!(help(server, Some(&way(server, None))), unknown);
+        assert_eq!(help(server, None), unknown);
     }
 }

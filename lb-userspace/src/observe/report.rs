@@ -313,14 +313,14 @@ fn no_replies(
 ) -> Option<NoRepliesReport> {
     let answers = matches!(row.state.as_str(), "up" | "unchecked") && row.next_hop.is_some();
     let (ago, silence) = seen.silent.get(seen.rows.get(&address)?)?;
-    let mend = replies::mend(address.ip(), known.ways.get(&address.ip()));
+    let help = replies::help(address.ip(), known.ways.get(&address.ip()));
     answers.then(|| NoRepliesReport {
         since: timestamp(time.checked_sub(*ago).unwrap_or(time)),
         new_flows: silence.new_flows,
-        mend: if row.state == "unchecked" {
-            format!("if it is alive, {mend}")
+        help: if row.state == "unchecked" {
+            format!("if it is alive, {help}")
         } else {
-            mend
+            help
         },
     })
 }

@@ -418,7 +418,7 @@ fn a_backend_that_is_up_and_never_replies_is_named_with_the_command_that_helps()
         ("1970-01-01T00:16:34.000000Z", 7)
     );
     let command = "on the server `ip route replace default via 10.0.0.254`";
-    assert_eq!(missing.mend, command);
+    assert_eq!(missing.help, command);
 
     let mut unchecked = known(2);
     unchecked
@@ -426,7 +426,7 @@ fn a_backend_that_is_up_and_never_replies_is_named_with_the_command_that_helps()
         .values_mut()
         .for_each(|health| health.state = "unchecked");
     let missing = after_silence(&fake, &unchecked).unwrap();
-    assert_eq!(missing.mend, format!("if it is alive, {command}"));
+    assert_eq!(missing.help, format!("if it is alive, {command}"));
 }
 
 #[test]

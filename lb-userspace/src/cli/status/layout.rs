@@ -299,7 +299,7 @@ fn no_replies(
         "no replies come back through here ({} flows in {}): {}; {}",
         missing.new_flows,
         ago(&missing.since, now),
-        missing.mend,
+        missing.help,
         reason(backend)
     )
 }

@@ -75,7 +75,7 @@ fn findings(old: &str, new: &str) -> String {
 }
 
 #[test]
-fn every_fault_is_named_with_its_place_and_mend() {
+fn every_fault_is_named_with_its_place_and_help() {
     let cases = cases();
     assert!(cases.len() > 70, "only {} cases", cases.len());
     for case in cases {
@@ -223,17 +223,17 @@ fn a_file_that_cannot_be_read_says_why() {
     let findings = load(Path::new("/nonexistent/lb.toml")).unwrap_err();
     assert_eq!(
         findings.to_string(),
-        "/nonexistent/lb.toml: error: can't be read: No such file or directory (os error 2)\n   mend: check the path"
+        "/nonexistent/lb.toml: error: can't be read: No such file or directory (os error 2)\n   help: check the path"
     );
     let findings = load(Path::new("/")).unwrap_err();
     assert_eq!(
         findings.to_string(),
-        "/: error: can't be read: Is a directory (os error 21)\n   mend: give the path of a readable file"
+        "/: error: can't be read: Is a directory (os error 21)\n   help: give the path of a readable file"
     );
     let findings = load(Path::new("/dev/zero")).unwrap_err();
     assert_eq!(
         findings.to_string(),
-        "/dev/zero: error: is larger than 16 MiB\n   mend: give the path of a configuration"
+        "/dev/zero: error: is larger than 16 MiB\n   help: give the path of a configuration"
     );
 }
 
@@ -246,7 +246,7 @@ fn a_file_that_is_not_utf8_names_the_line() {
     assert_eq!(
         findings.to_string(),
         format!(
-            "{}: error: line 2 is not UTF-8\n   mend: save the file as UTF-8",
+            "{}: error: line 2 is not UTF-8\n   help: save the file as UTF-8",
             path.display()
         )
     );
@@ -269,7 +269,7 @@ fn a_finding_is_an_object_for_programs() {
             "end_column": 29,
             "text": "address = \"192.0.2.10:70000\"",
             "message": "port 70000 is out of range",
-            "mend": "use a port from 1 to 65535",
+            "help": "use a port from 1 to 65535",
         }])
     );
 }
@@ -294,7 +294,7 @@ fn many_warnings_of_one_kind_are_told_once() {
         many.to_string(),
         "lb.toml:21:8: warning: services \"www\" and \"s1\" share the backend 10.0.0.11:80 and 1 more; 999 more \
          warnings are of this kind, which `lb check --json` names\n   21 | pool = \"web\"\n      |        ^^^^^\n   \
-         mend: in mode \"nat\" a client that uses one port for both collides with itself there; give each service \
+         help: in mode \"nat\" a client that uses one port for both collides with itself there; give each service \
          its own backend port"
     );
 }
@@ -338,8 +338,8 @@ proptest! {
             Err(findings) => {
                 prop_assert!(findings.has_errors());
                 for finding in findings.0 {
-                    prop_assert!(!finding.message.is_empty() && !finding.mend.is_empty());
-                    prop_assert!(finding.to_string().contains("mend: "));
+                    prop_assert!(!finding.message.is_empty() && !finding.help.is_empty());
+                    prop_assert!(finding.to_string().contains("help: "));
                 }
             }
         }

@@ -42,7 +42,7 @@ async fn redirects_that_stay_on_are_told_for_as_long_as_the_host_forwards() {
     };
     let told = notices().await;
     assert!(
-        told.len() == 1 && told[0].contains("mend: `sysctl`"),
+        told.len() == 1 && told[0].contains("help: `sysctl`"),
         "{told:?}"
     );
     agent.host.0.lock().unwrap().forwards_not = true;

@@ -126,7 +126,7 @@ async fn a_reload_that_is_refused_changes_nothing() {
     });
     let refusals = agent.handle.reload(missing).await.unwrap().unwrap_err();
     assert!(
-        refusals[0].contains("nope0") && refusals[0].contains("mend"),
+        refusals[0].contains("nope0") && refusals[0].contains("help"),
         "{refusals:?}"
     );
     let mut larger = model(1);
@@ -141,7 +141,7 @@ async fn a_reload_that_is_refused_changes_nothing() {
     let refusals = agent.handle.reload(another).await.unwrap().unwrap_err();
     let (old, new) = (model(1).instance, "edge");
     let instance = format!(
-        "`instance` can't change from \"{old}\" to \"{new}\" while the agent runs\n   mend: "
+        "`instance` can't change from \"{old}\" to \"{new}\" while the agent runs\n   help: "
     );
     assert!(refusals[0].starts_with(&instance), "{refusals:?}");
     assert!(
@@ -264,7 +264,7 @@ async fn a_reload_into_a_mode_that_is_refused_is_taken_back() {
     wanted.interfaces[1].mode = AttachMode::Native;
     let refusals = agent.handle.reload(wanted).await.unwrap().unwrap_err();
     assert!(
-        refusals.len() == 1 && refusals[0].contains("eth1") && refusals[0].contains("mend"),
+        refusals.len() == 1 && refusals[0].contains("eth1") && refusals[0].contains("help"),
         "{refusals:?}"
     );
     {

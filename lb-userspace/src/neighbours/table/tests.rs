@@ -155,16 +155,16 @@ fn a_way_that_xdp_cannot_take_says_why() {
     let cases = [
         (
             unicast(9),
-            "10.0.0.5 is routed through eth9, which is not one of [[interface]]; mend: ",
+            "10.0.0.5 is routed through eth9, which is not one of [[interface]]; help: ",
         ),
         (RouteAnswer::Local, "10.0.0.5 is an address of this host, "),
         (
             RouteAnswer::Many,
-            "10.0.0.5 is a broadcast or multicast address; mend: ",
+            "10.0.0.5 is a broadcast or multicast address; help: ",
         ),
         (
             RouteAnswer::None("the kernel has none"),
-            "there is no route to 10.0.0.5: the kernel has none; mend: ",
+            "there is no route to 10.0.0.5: the kernel has none; help: ",
         ),
     ];
     for (route, words) in cases {

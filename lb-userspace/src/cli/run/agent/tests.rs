@@ -236,7 +236,7 @@ async fn a_port_that_is_taken_at_the_start_is_served_as_soon_as_it_is_free() {
         panic!("no problem is told")
     };
     assert!(
-        problem.contains(&address.to_string()) && problem.contains("mend: "),
+        problem.contains(&address.to_string()) && problem.contains("help: "),
         "{problem}"
     );
     assert_eq!(
