@@ -12,24 +12,8 @@ use lb_tests::{command, link, poll};
 #[test]
 fn a_server_whose_route_leads_past_the_balancer_is_named_with_the_command_that_mends_it()
 -> Result<()> {
-    let topology = Topology::new(Arms::Two, 2)?;
-    // The second server's default route is another router, which the client is here.
-    let (server, client) = (&topology.backends[1], &topology.client);
-    let (ours, theirs) = (server.interface("past"), client.interface("past"));
-    link::veth(ours, theirs)?;
-    ours.add_address("10.9.0.2/24")?;
-    theirs.add_address("10.9.0.1/24")?;
-    server.netns.ip("route replace default via 10.9.0.1")?;
-
-    let web = Web::start(topology, Some(Check::http()))?;
-    let curl = || {
-        let client = &web.topology.client.netns;
-        let line = format!("curl --silent --max-time 0.3 http://{VIP}/");
-        client
-            .words(&line)
-            .output()
-            .map(|output| output.status.success())
-    };
+    let web = Web::start(past_the_balancer()?, Some(Check::http()))?;
+    let curl = || is_answered(&web);
     let missing = poll::until(Duration::from_mins(1), "the status to name web1", || {
         curl()?;
         let missing = web.agent.backend("www", "web1")?.no_replies;
@@ -77,4 +61,49 @@ fn a_server_whose_route_leads_past_the_balancer_is_named_with_the_command_that_m
         );
         Ok(())
     })
+}
+
+#[test]
+fn a_server_that_sends_only_the_service_s_answers_through_the_balancer_is_enough() -> Result<()> {
+    let web = Web::start(past_the_balancer()?, Some(Check::http()))?;
+    poll::until(SOON, "a request that fails", || {
+        ensure!(!is_answered(&web)?, "it was answered");
+        Ok(())
+    })?;
+    let server = &web.topology.backends[1].netns;
+    server.ip("rule add ipproto tcp sport 80 table 80")?;
+    server.ip(&format!("route add default via {GATEWAY} table 80"))?;
+    // In turn, so that each pair has one of that server's.
+    poll::until(SOON, "answers of both", || {
+        ensure!(
+            is_answered(&web)? && is_answered(&web)?,
+            "one was not answered"
+        );
+        Ok(())
+    })?;
+    let everything_else = server.ip("route get 192.0.2.1")?;
+    ensure!(
+        everything_else.contains("via 10.9.0.1"),
+        "{everything_else}"
+    );
+    Ok(())
+}
+
+/// Two servers, the second of which has another router for its default route, which the client is here.
+fn past_the_balancer() -> Result<Topology> {
+    let topology = Topology::new(Arms::Two, 2)?;
+    let (server, client) = (&topology.backends[1], &topology.client);
+    let (ours, theirs) = (server.interface("past"), client.interface("past"));
+    link::veth(ours, theirs)?;
+    ours.add_address("10.9.0.2/24")?;
+    theirs.add_address("10.9.0.1/24")?;
+    server.netns.ip("route replace default via 10.9.0.1")?;
+    Ok(topology)
+}
+
+/// Whether a request gets its answer in a time in which every living server answers.
+fn is_answered(web: &Web) -> Result<bool> {
+    let line = format!("curl --silent --max-time 0.3 http://{VIP}/");
+    let output = web.topology.client.netns.words(&line).output()?;
+    Ok(output.status.success())
 }
