@@ -47,7 +47,8 @@ pub(super) fn run(package: &str, arguments: &Arguments) -> Result<Verdicts> {
         mutants.arg("--file").arg(pattern);
     }
     if let Some(shard) = &arguments.shard {
-        mutants.args(["--shard", shard]);
+        // Every N-th bug and not N slices: a part is a sample of all files.
+        mutants.args(["--shard", shard, "--sharding", "round-robin"]);
     }
     if let Some(diff) = &arguments.in_diff {
         mutants.arg("--in-diff").arg(diff);
