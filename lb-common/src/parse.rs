@@ -23,7 +23,7 @@ pub const ETHERNET: usize = EthHdr::LEN;
 pub enum Network {
     /// An IPv4 header, sound or not.
     Ipv4(Ipv4),
-    /// Anything else: ARP, IPv6, tagged frames, runts, and what is addressed to a group of hosts.
+    /// Anything else: ARP, IPv6, tagged frames, runts.
     Other,
 }
 
@@ -118,8 +118,6 @@ impl TcpFlags {
     }
 }
 
-/// Broadcast and multicast MAC addresses have it (IEEE 802.3 section 3.2.3).
-const GROUP: u8 = 1;
 const VERSION_4: u8 = 4;
 const ETHER_IPV4: u16 = EtherType::Ipv4 as u16;
 /// IP protocol number of TCP.
@@ -137,10 +135,10 @@ pub const TCP_MIN: usize = 20;
 /// A UDP header, RFC 768.
 pub const UDP_MIN: usize = 8;
 
-/// Whether a frame carries IPv4 to one host.
+/// Whether a frame carries IPv4.
 #[inline(always)]
-pub fn is_unicast_ipv4<const N: usize>(window: impl Window<N>) -> bool {
-    window.u8::<0>() & GROUP == 0 && window.u16::<12>() == ETHER_IPV4
+pub fn is_ipv4<const N: usize>(window: impl Window<N>) -> bool {
+    window.u16::<12>() == ETHER_IPV4
 }
 
 /// Whether a frame is addressed to a MAC address, which is in the low 48 bits.
@@ -197,7 +195,7 @@ pub fn network(view: &impl PacketView) -> Network {
         return Network::Other;
     };
     let version_and_length = window.u8::<14>();
-    if !is_unicast_ipv4(window) || version_and_length >> 4 != VERSION_4 {
+    if !is_ipv4(window) || version_and_length >> 4 != VERSION_4 {
         return Network::Other;
     }
     let header_length = usize::from(version_and_length & 0xf) * 4;

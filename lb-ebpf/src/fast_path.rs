@@ -26,7 +26,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn walk(frame: &Frame) -> Option<u32> {
     let window = frame.window::<PLAIN>(0)?;
-    if !parse::is_unicast_ipv4(window) {
+    if !parse::is_ipv4(window) {
         return Some(forward::end(Verdict::Pass));
     }
     // Each protocol has its own copy of the code, in which nothing has to be remembered or asked again.

@@ -3,7 +3,8 @@
 use std::{env, io, io::IsTerminal as _};
 
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer, filter::LevelFilter, fmt, layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 /// What a line looks like.
@@ -37,8 +38,7 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub fn start(format: Format, level: &str) -> Result<(), Error> {
-    let filter =
-        EnvFilter::try_new(directives(level)).map_err(|_| Error::Level(level.to_owned()))?;
+    let filter = filter(level).ok_or_else(|| Error::Level(level.to_owned()))?;
     let lines = fmt::layer().with_writer(io::stderr);
     let layer = match format {
         Format::Json => lines
@@ -64,6 +64,15 @@ pub fn start(format: Format, level: &str) -> Result<(), Error> {
         .with(layer)
         .try_init()?;
     Ok(())
+}
+
+/// What a level or a list of directives lets through; `None` where it is neither. To `EnvFilter` a word that is no level
+/// is a target, of which there is none by that name: nothing would be logged.
+fn filter(level: &str) -> Option<EnvFilter> {
+    let mut parts = level.split(',').map(str::trim);
+    let is_known = |part: &str| part.contains(['=', '[']) || part.parse::<LevelFilter>().is_ok();
+    let known = parts.all(|part| !part.is_empty() && is_known(part));
+    known.then(|| EnvFilter::try_new(directives(level)).ok())?
 }
 
 /// Modules of the program in the kernel, as its log names them; those of the agent begin with `lb_userspace`.
@@ -101,6 +110,29 @@ mod tests {
     }
 
     #[test]
+    fn a_word_that_is_no_level_is_no_target_either() {
+        for level in [
+            "warning",
+            "loud",
+            "",
+            "info,",
+            "warning,lb=debug",
+            "info,foo=bar=1",
+        ] {
+            assert!(filter(level).is_none(), "{level}");
+        }
+        for level in [
+            "error",
+            "INFO",
+            "off",
+            "info,hyper=debug",
+            "lb_userspace::core[x]=trace",
+        ] {
+            assert!(filter(level).is_some(), "{level}");
+        }
+    }
+
+    #[test]
     fn what_the_program_logs_is_shown_whatever_the_agents_level() {
         use tracing::Level;
 
@@ -110,7 +142,7 @@ mod tests {
             ("info", Level::INFO),
             ("warn,hyper=off", Level::WARN),
         ] {
-            let filter = EnvFilter::try_new(directives(level)).unwrap();
+            let filter = filter(level).unwrap();
             let seen = Seen::default();
             let lines = fmt::layer().with_ansi(false).with_writer({
                 let seen = seen.clone();

@@ -43,6 +43,18 @@ pub enum ReadyWhen {
     AllServices,
 }
 
+impl ReadyWhen {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attached => "attached",
+            Self::AnyService => "any-service",
+            Self::AllServices => "all-services",
+        }
+    }
+}
+
 /// Load-time settings of the program and the size of its flow table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataPlane {

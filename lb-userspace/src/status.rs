@@ -131,6 +131,9 @@ pub struct ServiceReport {
     pub pool: String,
     /// Removed from the configuration, kept while flows use it.
     pub removed: bool,
+    /// Why clients' packets do not come to it here: its VIP is not taken.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// Flows that are neither closed nor idle past their time.
     pub active_flows: u64,
     /// Traffic of the service.

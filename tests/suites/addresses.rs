@@ -171,6 +171,17 @@ fn a_vip_that_is_an_end_of_an_interfaces_network_is_not_taken() -> Result<()> {
     ] {
         ensure!(told.contains(word), "no `{word}` in `{told}`");
     }
+    // Each service of such a VIP says why nobody comes to it.
+    for service in agent.status()?.services {
+        let is_end = ["end0", "end255"].contains(&service.name.as_str());
+        let problem = service.problem.unwrap_or_default();
+        assert_eq!(
+            problem.starts_with("its VIP is not taken: it is the "),
+            is_end,
+            "{}: {problem}",
+            service.name
+        );
+    }
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! The agent comes and goes; packets don't care. What it leaves is taken down by `lb detach`, by SIGTERM nothing is left.
 
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
 use lb_tests::agent::config::{Check, Service};
-use lb_tests::agent::{Agent, Config};
+use lb_tests::agent::{Agent, Config, binary};
 use lb_tests::http::load::Load;
 use lb_tests::http::{self, Client};
 use lb_tests::kernel;
@@ -180,6 +181,32 @@ fn detach_after_a_kill_leaves_nothing() -> Result<()> {
         nothing_left(&web, true)?;
     }
     Ok(())
+}
+
+#[test]
+fn detach_in_another_network_namespace_changes_nothing_and_says_where() -> Result<()> {
+    let mut web = managed(Arms::Two)?;
+    web.agent.kill()?;
+    let pins = web.agent.scratch().pins()?;
+    let config = web.agent.config_file().display().to_string();
+    // This process is in none of the run's namespaces.
+    let output = Command::new(binary()?)
+        .args(["detach", "--config", &config])
+        .output()?;
+    let said = lb_tests::command::said(&output);
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    for word in [
+        "front",
+        "another network namespace",
+        "help: ",
+        "ip netns exec",
+    ] {
+        ensure!(said.contains(word), "no `{word}` in {said}");
+    }
+    assert_eq!(web.agent.scratch().pins()?, pins);
+    assert_eq!(spare_client(&web).get("/")?.status, 200);
+    web.agent.detach()?;
+    nothing_left(&web, true)
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn two(bytes: &[u8], at: usize) -> usize {
 
 /// What [`network`] should tell.
 fn expected_network(bytes: &[u8]) -> Network {
-    if bytes.len() < 34 || bytes[0] % 2 == 1 || two(bytes, 12) != 0x800 || bytes[14] / 16 != 4 {
+    if bytes.len() < 34 || two(bytes, 12) != 0x800 || bytes[14] / 16 != 4 {
         return Network::Other;
     }
     let (header_length, total_length) = (usize::from(bytes[14] % 16) * 4, two(bytes, 16));
@@ -158,9 +158,9 @@ fn hold(bytes: &[u8]) {
     let Some(window) = bytes.first_chunk::<PLAIN>() else {
         return;
     };
-    let unicast = bytes[0].is_multiple_of(2) && two(bytes, 12) == 0x800;
-    assert_eq!(is_unicast_ipv4(window), unicast);
-    if !unicast {
+    let ipv4 = two(bytes, 12) == 0x800;
+    assert_eq!(is_ipv4(window), ipv4);
+    if !ipv4 {
         return;
     }
     // What goes on by the fast path is what the pipeline would read in the same way and let go on, and nothing else.

@@ -252,10 +252,11 @@ fn read_file(top: &Section<'_>, report: &mut Report<'_>) -> Option<Model> {
     let socket =
         in_agent("socket", value::socket, report).unwrap_or_else(|| default_socket(&instance));
     let conditions = [
-        ("attached", ReadyWhen::Attached),
-        ("any-service", ReadyWhen::AnyService),
-        ("all-services", ReadyWhen::AllServices),
-    ];
+        ReadyWhen::Attached,
+        ReadyWhen::AnyService,
+        ReadyWhen::AllServices,
+    ]
+    .map(|when| (when.name(), when));
     let ready_when = agent.as_ref().and_then(|agent| {
         let found = parsed(
             agent,

@@ -259,6 +259,9 @@ pub(super) fn integer(value: &DeValue<'_>) -> Option<String> {
 fn wrong_type(key: &str, value: &Value<'_>, wanted: &str, report: &mut Report<'_>) {
     let message = format!("`{key}` is {}, not {wanted}", kind(value.get_ref()));
     let help = match (value.get_ref(), wanted) {
+        (DeValue::Integer(port), "a string") if ["listen", "address"].contains(&key) => {
+            format!("write an address and a port: \"127.0.0.1:{port}\"")
+        }
         (DeValue::Integer(number), "a string") => format!("write \"{number}\""),
         (DeValue::String(text), "a whole number") if text.parse::<u32>().is_ok() => {
             format!("write {text} without quotes")

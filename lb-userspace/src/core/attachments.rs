@@ -225,6 +225,12 @@ impl<H: Host> Core<H> {
         let Ok(Some((nic, how))) = tokio::task::spawn_blocking(read).await else {
             return;
         };
+        if attached.fallback.is_some() {
+            self.generic_under
+                .insert(interface.to_owned(), nic.conditions());
+        } else {
+            self.generic_under.remove(interface);
+        }
         for notice in nic::notices(&nic, how) {
             tracing::warn!(event = "interface_notice", interface, "{notice}");
         }
@@ -271,6 +277,32 @@ impl<H: Host> Core<H> {
             Err(error) => tracing::error!(event = "detach_failed", "{error}"),
         }
         Ok(())
+    }
+
+    /// Has native mode tried again on interfaces that are in generic mode by `auto`, where what may have kept them out
+    /// of it has changed.
+    pub(super) async fn try_native_again(&mut self) {
+        let one_arm = self.model.is_one_arm();
+        for (name, before) in self.generic_under.clone() {
+            let Some(Attachment::On(attached)) = self.attachments.get(&name) else {
+                continue;
+            };
+            let (observer, interface) = (std::sync::Arc::clone(&self.observer), name.clone());
+            let ifindex = attached.ifindex;
+            let read = move || observer.nic(&interface, ifindex, false, one_arm);
+            let Ok(Some((nic, _))) = tokio::task::spawn_blocking(read).await else {
+                continue;
+            };
+            if nic.conditions() != before {
+                tracing::info!(
+                    event = "native_again",
+                    interface = name,
+                    "its MTU, its queues or its offloads have changed; native mode is tried again"
+                );
+                self.attachments.forget(&name);
+                self.native_again.insert(name);
+            }
+        }
     }
 
     /// Compares the links in force with what should be; a link that is not as it should be is made anew.

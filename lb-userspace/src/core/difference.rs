@@ -15,6 +15,10 @@ pub(super) fn difference(old: &Model, new: &Model) -> Vec<String> {
         };
         lines.push(format!("the services' addresses {what} managed"));
     }
+    if old.ready_when != new.ready_when {
+        let before = old.ready_when.name();
+        lines.push(format!("ready_when {before} -> {}", new.ready_when.name()));
+    }
     if old.data_plane.log != new.data_plane.log {
         lines.push(
             format!("data plane: log {:?}, program replaced", new.data_plane.log).to_lowercase(),
@@ -202,7 +206,7 @@ mod tests {
     use super::*;
     use crate::{
         core::testing::{address, backend, model},
-        model::{DataPlaneLog, Interface},
+        model::{DataPlaneLog, Interface, ReadyWhen},
     };
 
     #[test]
@@ -225,9 +229,11 @@ mod tests {
         new.services[0].address = address(200);
         new.data_plane.log = DataPlaneLog::Info;
         new.manage_addresses = true;
+        new.ready_when = ReadyWhen::AllServices;
         let lines = difference(&old, &new);
         let expected = [
             "the services' addresses are managed",
+            "ready_when any-service -> all-services",
             "data plane: log info, program replaced",
             "interface eth1 added",
             "pool web: check removed",

@@ -46,6 +46,12 @@ impl<H: Host> Core<H> {
                 let way = self.network.ways.get(&backend.ip())?;
                 way.reason.as_ref().map(ToString::to_string)
             }),
+            refused_vips: self
+                .host
+                .refused()
+                .iter()
+                .map(|(vip, why)| (*vip, why.to_string()))
+                .collect(),
             ways: self.network.ways.clone(),
         }
     }

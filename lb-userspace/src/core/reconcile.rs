@@ -141,6 +141,7 @@ impl<H: Host> Core<H> {
         let before = self.report.changes;
         self.actual.tables = fresh;
         let links = self.compare_links().await?;
+        self.try_native_again().await;
         self.reconcile().await?;
         let repaired = self.report.changes - before;
         if repaired != 0 || links != 0 {

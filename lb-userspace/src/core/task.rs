@@ -30,6 +30,7 @@ use crate::{
     dataplane::{Dataplane, Readings, TableError},
     model::Model,
     neighbours::{Observation, Watch},
+    nic::Conditions,
     observe::Observer,
     plan::{Actual, GRACE, Tables},
     status::AgentReport,
@@ -82,6 +83,8 @@ pub(super) struct Core<H> {
     pub(super) attachments: Attachments,
     /// Index of each interface, and which of those that had it.
     pub(super) made: BTreeMap<String, (u32, u32)>,
+    /// Under which conditions an interface of mode `auto` came to be in generic mode.
+    pub(super) generic_under: BTreeMap<String, Conditions>,
     /// Interfaces whose mode is `auto` from now on, and that are in generic mode: native mode is tried once more.
     pub(super) native_again: BTreeSet<String>,
     pub(super) quiet: Quiet,
@@ -147,6 +150,7 @@ impl<H: Host> Core<H> {
             actual: Actual::default(),
             attachments: Attachments::default(),
             made: BTreeMap::new(),
+            generic_under: BTreeMap::new(),
             native_again: BTreeSet::new(),
             quiet: Quiet::default(),
             retry: Retry::default(),
@@ -206,6 +210,7 @@ impl<H: Host> Core<H> {
             // Made before the present watch was given.
             Input::Network(network) if !network.answers(&self.watch) => Ok(Next::Wait),
             Input::Network(network) => {
+                tell_links(&self.network, &network);
                 self.network = network;
                 Ok(Next::Reconcile)
             }
@@ -375,5 +380,25 @@ impl<H: Host> Core<H> {
         spawn_blocking(move || readings.tables())
             .await
             .map_err(|_| PlaneLost)
+    }
+}
+
+/// Logs which interfaces went down or came up.
+fn tell_links(before: &Observation, now: &Observation) {
+    for (interface, link) in &now.links {
+        let earlier = before.links.get(interface).copied().flatten();
+        match (earlier.map(|link| link.up), link.map(|link| link.up)) {
+            (Some(true), Some(false)) => {
+                tracing::warn!(event = "interface_down", interface, "the interface is down");
+            }
+            (Some(false), Some(true)) => {
+                tracing::info!(
+                    event = "interface_up",
+                    interface,
+                    "the interface is up again"
+                );
+            }
+            _ => {}
+        }
     }
 }

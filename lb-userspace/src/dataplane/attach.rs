@@ -17,9 +17,9 @@ use crate::{model::AttachMode, nic};
 const GENERIC: u32 = 1 << 1;
 const NATIVE: u32 = 1 << 2;
 /// Why an adopted program is in generic mode where any would do.
-const LEFT_GENERIC: &str = "it was in generic mode already, and keeps its mode until it is detached; help: stop the agent \
-                            and start it again, which tries native mode, or write `mode = \"generic\"` where that is \
-                            meant";
+const LEFT_GENERIC: &str = "it was in generic mode already, and native mode is tried again when its MTU, its queues or \
+                            its offloads change; help: write `mode = \"native\"` and reload, which tries it now, or \
+                            `mode = \"generic\"` where that is meant";
 
 /// Where the program is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

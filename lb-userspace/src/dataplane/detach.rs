@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
-use super::{PinsError, held::Held, pins::Pins};
+use super::{
+    PinsError,
+    held::Held,
+    pins::Pins,
+    query::{self, InForceMode},
+};
 use crate::addresses;
 
 /// Why an instance can't be taken down.
@@ -11,6 +16,13 @@ pub enum DetachError {
     /// The directory of pins; where an agent runs, it is named.
     #[error(transparent)]
     Pins(#[from] PinsError),
+    /// The program runs on interfaces of another network namespace, where the managed addresses are too.
+    #[error(
+        "the program runs on {0} of another network namespace, where the VIPs are too; nothing was changed\n   help: run \
+         this there: `ip netns exec NAME lb detach ..`, or `nsenter --net=/proc/PID/ns/net lb detach ..` with a process \
+         of that namespace"
+    )]
+    Elsewhere(String),
     /// Some things could not be removed; the rest was.
     #[error("not everything could be removed: {}", .0.join("; "))]
     Left(Vec<String>),
@@ -28,7 +40,12 @@ pub async fn detach(instance: &str, pin_root: &Path) -> Result<Vec<String>, Deta
         return Ok(Vec::new());
     };
     let interfaces = pins.links()?;
-    let (mut removed, mut left) = match remove(&mut Held::new(pins)) {
+    let mut held = Held::new(pins);
+    let elsewhere = elsewhere(&mut held, &interfaces);
+    if !elsewhere.is_empty() {
+        return Err(DetachError::Elsewhere(elsewhere.join(", ")));
+    }
+    let (mut removed, mut left) = match remove(&mut held) {
         Ok(lines) => (lines, Vec::new()),
         Err(problems) => (Vec::new(), problems),
     };
@@ -45,6 +62,27 @@ pub async fn detach(instance: &str, pin_root: &Path) -> Result<Vec<String>, Deta
     } else {
         Err(DetachError::Left(left))
     }
+}
+
+/// Names of the interfaces that the program runs on and that are not of this network namespace.
+fn elsewhere(held: &mut Held, interfaces: &[String]) -> Vec<String> {
+    let mut is_elsewhere = |name: &String| {
+        let Ok(Some((_, info))) = held.link(name) else {
+            return false;
+        };
+        // A name says nothing: each namespace may have an eth0.
+        let is_here = match query::in_force(info.ifindex) {
+            Ok(Some(found)) => found.program == info.program || found.mode == InForceMode::Other,
+            Ok(None) | Err(_) => false,
+        };
+        // Without an interface it is nowhere.
+        info.ifindex != 0 && !is_here
+    };
+    interfaces
+        .iter()
+        .filter(|name| is_elsewhere(name))
+        .cloned()
+        .collect()
 }
 
 /// Removes links first, so that no packet meets half a data plane; goes on after a failure.

@@ -38,6 +38,36 @@ pub struct Nic {
     pub ports: Vec<String>,
 }
 
+/// What a driver's answer to native mode may depend on and an operator may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    mtu: u32,
+    peer_mtu: Option<u32>,
+    gro_hw: Feature,
+    lro: Feature,
+    channels: Option<Channels>,
+    queues: Option<Queues>,
+}
+
+impl Nic {
+    /// As they are.
+    #[must_use]
+    pub fn conditions(&self) -> Conditions {
+        let peer_mtu = match self.peer {
+            Some(Peer::Here { mtu, .. }) => Some(mtu),
+            Some(Peer::Elsewhere) | None => None,
+        };
+        Conditions {
+            mtu: self.mtu,
+            peer_mtu,
+            gro_hw: self.gro_hw,
+            lro: self.lro,
+            channels: self.channels,
+            queues: self.queues,
+        }
+    }
+}
+
 /// A feature as ethtool(8) shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Feature {

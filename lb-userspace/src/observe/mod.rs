@@ -65,6 +65,8 @@ struct Memory {
     /// What drivers had counted when the program was attached, by interface.
     drivers: BTreeMap<String, BTreeMap<String, u64>>,
     replies: Replies<BackendId>,
+    /// Addresses of backends that the log says so of.
+    no_replies: BTreeSet<String>,
 }
 
 /// Flows, packets and bytes a second.
@@ -154,7 +156,36 @@ impl Observer {
             tracing::warn!(%error, "the data plane can't be read for a report");
             Seen::default()
         });
-        report::compose(known, &seen, time)
+        let report = report::compose(known, &seen, time);
+        self.tell_no_replies(&report);
+        report
+    }
+
+    /// Logs from which backends no replies come back, and from which they do again.
+    fn tell_no_replies(&self, report: &StatusReport) {
+        let backends = report.services.iter().flat_map(|service| &service.backends);
+        let silent: BTreeMap<_, _> = backends
+            .filter_map(|backend| Some((&backend.address, backend.no_replies.as_ref()?)))
+            .collect();
+        let mut memory = self.memory();
+        for (address, missing) in &silent {
+            if memory.no_replies.insert((*address).clone()) {
+                tracing::warn!(
+                    event = "no_replies",
+                    %address,
+                    new_flows = missing.new_flows,
+                    "no replies come back through here; help: {}",
+                    missing.help
+                );
+            }
+        }
+        memory.no_replies.retain(|address| {
+            let still = silent.contains_key(address);
+            if !still {
+                tracing::info!(event = "replies", %address, "replies come back, or nobody asks any more");
+            }
+            still
+        });
     }
 
     fn look(&self, known: &Known, now: Instant) -> io::Result<Seen> {

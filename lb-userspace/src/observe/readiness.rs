@@ -29,17 +29,17 @@ pub(super) fn missing(
         .collect();
     let configured = || services.iter().filter(|service| !service.removed);
     let idle: Vec<_> = configured()
-        .filter(|service| !service.backends.iter().any(|backend| backend.in_rotation))
+        .filter_map(|service| Some((service, why_idle(service)?)))
         .collect();
     match wanted {
         ReadyWhen::AnyService if !idle.is_empty() && idle.len() == configured().count() => {
-            missing.push("no service has a backend that takes new flows".to_owned());
+            missing.push("no service has its VIP and a backend that takes new flows".to_owned());
         }
         ReadyWhen::AllServices => {
             missing.extend(
                 idle.iter()
                     .take(NAMED)
-                    .map(|service| format!("service {}: no backend takes new flows", service.name)),
+                    .map(|(service, why)| format!("service {}: {why}", service.name)),
             );
             if idle.len() > NAMED {
                 missing.push(format!("and {} services more", idle.len() - NAMED));
@@ -48,6 +48,13 @@ pub(super) fn missing(
         ReadyWhen::Attached | ReadyWhen::AnyService => {}
     }
     missing
+}
+
+/// Why a service takes no new flows of its clients; `None` where it does.
+fn why_idle(service: &ServiceReport) -> Option<&str> {
+    let serves = service.backends.iter().any(|backend| backend.in_rotation);
+    let problem = service.problem.as_deref();
+    problem.or((!serves).then_some("no backend takes new flows"))
 }
 
 #[cfg(test)]
@@ -85,6 +92,19 @@ mod tests {
             assert_eq!(seen, counts, "{wanted:?}");
             assert_eq!(lines(wanted, &[]), 0, "nothing to serve is served");
         }
+        let elsewhere = ServiceReport {
+            problem: Some("its VIP is not taken: another host has it".to_owned()),
+            ..service("a", &[true])
+        };
+        assert_eq!(
+            missing(
+                ReadyWhen::AllServices,
+                &[],
+                &[elsewhere.clone(), service("b", &[true])]
+            ),
+            ["service a: its VIP is not taken: another host has it"]
+        );
+        assert_eq!(lines(ReadyWhen::AnyService, &[elsewhere]), 1);
         let removed = ServiceReport {
             removed: true,
             ..service("a", &[true])

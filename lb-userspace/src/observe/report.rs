@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::SystemTime,
 };
@@ -36,6 +36,8 @@ pub struct Known {
     pub interfaces: Vec<KnownInterface>,
     /// By pool and backend.
     pub health: BTreeMap<(String, SocketAddr), BackendHealth>,
+    /// VIPs that this host does not take, and why.
+    pub refused_vips: BTreeMap<Ipv4Addr, String>,
     /// The ways to backends.
     pub ways: BTreeMap<IpAddr, Resolution>,
 }
@@ -236,10 +238,18 @@ fn service_report(
         scheduler: scheduler_name(service.scheduler).to_owned(),
         pool: service.pool.clone(),
         removed: false,
+        problem: refused_vip(known, service.address.ip()),
         active_flows: id.map_or(0, |id| seen.census.active_of_service(id.get())),
         traffic: traffic(id.and_then(|id| seen.services.get(&id))),
         backends,
     }
+}
+
+/// Why this host does not take a VIP, where it does not.
+fn refused_vip(known: &Known, vip: IpAddr) -> Option<String> {
+    let IpAddr::V4(vip) = vip else { return None };
+    let why = known.refused_vips.get(&vip)?;
+    Some(format!("its VIP is not taken: {why}"))
 }
 
 fn removed_service(
@@ -267,6 +277,7 @@ fn removed_service(
         .to_owned(),
         pool: String::new(),
         removed: true,
+        problem: None,
         active_flows: seen.census.active_of_service(id.get()),
         traffic: traffic(seen.services.get(&id)),
         backends: removed_backends(seen, id, &BTreeSet::new()),
@@ -313,7 +324,15 @@ fn no_replies(
 ) -> Option<NoRepliesReport> {
     let answers = matches!(row.state.as_str(), "up" | "unchecked") && row.next_hop.is_some();
     let (ago, silence) = seen.silent.get(seen.rows.get(&address)?)?;
-    let help = replies::help(address.ip(), known.ways.get(&address.ip()));
+    let mut help = replies::help(address.ip(), known.ways.get(&address.ip()));
+    let drivers = seen.drivers.iter();
+    let losing = drivers.filter(|(_, driver)| !driver.losses.is_empty());
+    let losing: Vec<_> = losing.map(|(interface, _)| interface.as_str()).collect();
+    if !losing.is_empty() {
+        let losing = losing.join(" and ");
+        help =
+            format!("{help}; or the driver of {losing} loses packets on the way there, see below");
+    }
     answers.then(|| NoRepliesReport {
         since: timestamp(time.checked_sub(*ago).unwrap_or(time)),
         new_flows: silence.new_flows,

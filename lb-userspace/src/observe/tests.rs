@@ -101,6 +101,7 @@ fn known(backends: u8) -> Known {
             notice: None,
         }],
         health: BTreeMap::from([(("web".to_owned(), address(1)), health)]),
+        refused_vips: BTreeMap::new(),
         ways: BTreeMap::from([(address(1).ip(), way)]),
     }
 }
@@ -395,7 +396,14 @@ fn no_pair_claims_the_packets_of_a_backend_that_two_services_use() {
 
 /// What is said of the first backend after seven seconds in which each brought it a flow and no reply.
 fn after_silence(fake: &Fake, known: &Known) -> Option<crate::status::NoRepliesReport> {
-    let observer = Observer::new(fake.readings(), 250);
+    after_silence_of(&Observer::new(fake.readings(), 250), fake, known)
+}
+
+fn after_silence_of(
+    observer: &Observer,
+    fake: &Fake,
+    known: &Known,
+) -> Option<crate::status::NoRepliesReport> {
     let start = Instant::now();
     let mut counters = FlowCounters::default();
     for second in 0..8 {
@@ -419,6 +427,19 @@ fn a_backend_that_is_up_and_never_replies_is_named_with_the_command_that_helps()
     );
     let command = "on the server `ip route replace default via 10.0.0.254`";
     assert_eq!(missing.help, command);
+
+    // It may as well be the way there.
+    let losing = in_force();
+    let observer = Observer::new(losing.readings(), 250);
+    observer.attaching("eth0");
+    let lost = [("rx_queue_0_drops".to_owned(), 7)];
+    let counters = ("eth0".to_owned(), lost.into());
+    losing.state().driver_counters.extend([counters]);
+    let missing = after_silence_of(&observer, &losing, &known(2)).unwrap();
+    assert_eq!(
+        missing.help,
+        format!("{command}; or the driver of eth0 loses packets on the way there, see below")
+    );
 
     let mut unchecked = known(2);
     unchecked

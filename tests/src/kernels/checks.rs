@@ -91,16 +91,16 @@ const QUICK_STEPS: [Step; 3] = [
     ("detaches", |world| world.detaches()),
 ];
 
-/// Where native mode is refused, and the command that makes it so.
-const REFUSALS: [(Scene, &str); 2] = [
-    (
-        Scene {
-            name: "native mode is refused where the host locks the guest's offloads",
-            link: Link::Virtio,
-            nics: &[5],
-        },
-        "true",
-    ),
+/// A NIC whose host locks the guest's offloads.
+const LOCKED_OFFLOADS: Scene = Scene {
+    name: "native mode is refused where the host locks the guest's offloads",
+    link: Link::Virtio,
+    nics: &[5],
+};
+
+/// Where native mode is refused, the command that makes it so, and words of what the agent says.
+const REFUSALS: [(Scene, &str, &str); 2] = [
+    (LOCKED_OFFLOADS, "true", "leave `ctrl_guest_offloads` of"),
     (
         Scene {
             name: "native mode is refused with an MTU of 9000",
@@ -108,6 +108,7 @@ const REFUSALS: [(Scene, &str); 2] = [
             nics: &[0],
         },
         "/bin/ip link set eth0 mtu 9000",
+        "`ip link set dev eth0 mtu 3400`",
     ),
 ];
 
@@ -160,8 +161,12 @@ pub fn run(image: &Image, build: &Build, quick: bool, screen: Screen) -> Result<
             screen.line(screen.paint(Colour::Grey, format_args!("    {line}")));
         }
     }
-    for (scene, before) in REFUSALS.iter().filter(|_| !quick) {
-        checks.check(scene.name, || refused(&machine, &network, scene, before));
+    for refusal in REFUSALS.iter().filter(|_| !quick) {
+        checks.check(refusal.0.name, || refused(&machine, &network, refusal));
+    }
+    if !quick {
+        let name = "`auto` is generic there, and says what that costs";
+        checks.check(name, || falls_back(&machine, &network));
     }
     if checks.count.failed > 0 {
         let console = machine.console().display();
@@ -170,8 +175,32 @@ pub fn run(image: &Image, build: &Build, quick: bool, screen: Screen) -> Result<
     Ok(checks.count)
 }
 
-/// The agent refuses native mode, and says on which interface.
-fn refused(machine: &Machine, network: &Network, scene: &Scene, before: &str) -> Result<()> {
+/// With `auto`, the program runs in generic mode where the host locks the guest's offloads.
+fn falls_back(machine: &Machine, network: &Network) -> Result<()> {
+    LOCKED_OFFLOADS.set(machine, network)?;
+    let mut config = traffic::config(network, &LOCKED_OFFLOADS);
+    "auto".clone_into(&mut config.interfaces[0].1);
+    let guest = Guest::new(machine);
+    let seen = guest.start(&config).and_then(|()| guest.status());
+    guest.clear()?;
+    let interface = seen?.interfaces.remove(0);
+    let reason = interface.reason.as_deref().unwrap_or_default();
+    let costs = |notice: &String| notice.contains("bulk TCP crawls");
+    ensure!(
+        interface.mode == "generic"
+            && reason.contains(REFUSALS[0].2)
+            && interface.notices.iter().any(costs),
+        "{interface:?}"
+    );
+    Ok(())
+}
+
+/// The agent refuses native mode, and says on which interface and what helps.
+fn refused(
+    machine: &Machine,
+    network: &Network,
+    (scene, before, help): &(Scene, &str, &str),
+) -> Result<()> {
     scene.set(machine, network)?;
     machine.run(before)?;
     let guest = Guest::new(machine);
@@ -181,6 +210,7 @@ fn refused(machine: &Machine, network: &Network, scene: &Scene, before: &str) ->
     for interface in scene.interfaces() {
         ensure!(line.contains(&interface), "{line}");
     }
+    ensure!(said.contains(help), "`{help}` is not in\n{said}");
     ensure!(guest.attached()?.is_empty(), "attached all the same");
     Ok(())
 }

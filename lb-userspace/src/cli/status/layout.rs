@@ -214,10 +214,10 @@ fn service_row(service: &ServiceReport) -> Vec<(String, Style)> {
         (String::new(), state, plain(""))
     } else {
         let state = plain(format!("{} {}", service.mode, service.scheduler));
-        let reason = if usable {
-            ""
-        } else {
-            "no backend takes new flows"
+        let reason = match &service.problem {
+            Some(problem) => problem,
+            None if usable => "",
+            None => "no backend takes new flows",
         };
         (service.name.clone(), state, (reason.to_owned(), Style::Bad))
     };

@@ -88,7 +88,7 @@ async fn a_balancer_without_a_living_backend_is_ready_only_where_that_is_asked_f
     assert!(!report.agent.ready);
     assert_eq!(
         report.agent.not_ready,
-        ["no service has a backend that takes new flows"]
+        ["no service has its VIP and a backend that takes new flows"]
     );
     let mut wanted = model(1);
     wanted.ready_when = ReadyWhen::Attached;

@@ -3,7 +3,7 @@
 use lb_common::abi::word::BackendState;
 
 use super::*;
-use crate::plan::Change;
+use crate::{nic::Nic, plan::Change};
 
 /// The last byte of the MAC address of the first backend's next hop, in force.
 fn mac(agent: &Agent) -> u8 {
@@ -128,6 +128,45 @@ async fn a_mode_that_was_refused_is_not_tried_again_at_once() {
     assert!(generic(), "each time the program is off for a moment");
     sleep(Duration::from_mins(11)).await;
     assert!(!generic());
+}
+
+#[tokio::test(start_paused = true)]
+async fn native_mode_is_tried_again_when_what_kept_an_interface_out_of_it_has_changed() {
+    let plane = Fake::default();
+    let large = Nic {
+        mtu: 9_000,
+        ..Nic::default()
+    };
+    plane.state().nics.insert(2, large.clone());
+    plane.state().generic_only.push("eth0".to_owned());
+    let agent = Setting::new(plane).start(model(1)).await.unwrap();
+    let generic = || !agent.plane.state().generic.is_empty();
+    let attempts = agent.plane.state().attempts;
+    sleep(Duration::from_mins(10)).await;
+    assert!(generic());
+    assert_eq!(
+        agent.plane.state().attempts,
+        attempts,
+        "each time the program is off for a moment"
+    );
+
+    // What was changed did not help, and then something does.
+    for (mtu, helps) in [(5_000, false), (1_500, true)] {
+        let nic = Nic {
+            mtu,
+            ..large.clone()
+        };
+        agent.plane.state().nics.insert(2, nic);
+        if helps {
+            agent.plane.state().generic_only.clear();
+        }
+        sleep(Duration::from_secs(31)).await;
+        assert_eq!(generic(), !helps, "{mtu}");
+    }
+    let reason = agent.handle.status().await.unwrap().interfaces[0]
+        .reason
+        .clone();
+    assert_eq!(reason, None);
 }
 
 #[tokio::test(start_paused = true)]
