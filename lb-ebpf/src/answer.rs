@@ -29,6 +29,10 @@ pub(crate) fn icmp(frame: &Frame, kind: u8) -> Verdict {
     if kind != icmp::ECHO_REQUEST {
         return Verdict::Pass;
     }
+    // Such an address is nobody's on a wire, and an answer to it must not be seen there (RFC 1122 section 3.2.1.3).
+    if parse::is_martian(ip.source) {
+        return Verdict::Drop(DropReason::MartianSource);
+    }
     if !matches!(ip.fragment, parse::Fragment::No) {
         return Verdict::Drop(DropReason::Fragment);
     }

@@ -13,6 +13,8 @@ pub(crate) fn run(frame: &Frame) -> Result<Verdict, Verdict> {
     let packet = ours::transport(frame, &ip)?;
     service::expect(&packet, work);
     if !flow::find(&packet, work)? && service::enter(&packet, work)? {
+        // Before a backend is chosen, which would lose its turn to a packet that it never gets.
+        answer::ttl(frame, &ip)?;
         service::admit(frame, &packet, work)?;
     }
     let recipe = &work.there;

@@ -1,14 +1,15 @@
 //! The metrics: scraped by a real Prometheus, found good by promtool, and equal to what the client did.
 
-use std::net::UdpSocket;
+use std::io::Write as _;
+use std::net::{TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::agent::config::{Check, METRICS, Pool, Service};
-use lb_tests::agent::{Agent, Config, SOON};
+use lb_tests::agent::{Agent, Config, Event, SOON};
 use lb_tests::http::Client;
 use lb_tests::poll;
 use lb_tests::prometheus::{self, Prometheus};
@@ -36,6 +37,41 @@ fn promtool_finds_nothing_and_the_pages_of_health_answer() -> Result<()> {
         let answer = web.agent.http(path)?;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn clients_that_ask_without_end_and_read_nothing_hold_up_nobody() -> Result<()> {
+    const CLIENTS: usize = 900;
+    const REQUESTS: usize = 50;
+    let web = Web::start(Topology::new(Arms::Two, 2)?, Some(Check::http()))?;
+    let asked = web.agent.netns().run(|| {
+        let ask = |_| -> Result<TcpStream> {
+            let mut stream = TcpStream::connect(METRICS)?;
+            let request = "GET /metrics HTTP/1.1\r\nHost: lb\r\n\r\n".repeat(REQUESTS);
+            stream.write_all(request.as_bytes())?;
+            Ok(stream)
+        };
+        (0..CLIENTS).map(ask).collect::<Result<Vec<_>>>()
+    })?;
+    let asked = asked?;
+    let killed = SystemTime::now();
+    web.servers[1].kill()?;
+    // It says 503 where the core has not answered for three seconds.
+    poll::throughout(Duration::from_secs(5), "an agent that answers", || {
+        for path in ["/readyz", "/healthz"] {
+            let answer = web.agent.http(path)?;
+            ensure!(answer.status == 200, "{path}: {answer:?}");
+        }
+        Ok(())
+    })?;
+    let down = |event: &Event| event.is_backend_state("web1", "down");
+    let event = web.agent.wait_for_event(SOON, "web1 down", killed, down)?;
+    eprintln!(
+        "down {:?} after the end",
+        event.time.duration_since(killed)?
+    );
+    drop(asked);
     Ok(())
 }
 

@@ -65,7 +65,7 @@ async fn make_again(socket: &mut Socket, core: &Handle) {
         match bind(&path) {
             Ok(made) => {
                 tracing::warn!(event = "socket_restored", socket = %path.display(), "the API's socket was removed; it is made again");
-                *socket = made;
+                socket.replace_by(made);
                 break;
             }
             Err(error) => {

@@ -52,8 +52,9 @@ pub enum SocketError {
 pub struct Socket {
     pub(super) listener: Option<UnixListener>,
     path: PathBuf,
-    /// Device and inode of the file, by which it is told from another's.
-    file: (u64, u64),
+    /// Device and inode of the file, by which it is told from another's. A file that is gone may have given its inode to
+    /// a new one.
+    file: Option<(u64, u64)>,
 }
 
 impl Socket {
@@ -61,6 +62,12 @@ impl Socket {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Takes the place of this one, whose file is gone.
+    pub(super) fn replace_by(&mut self, made: Self) {
+        self.file = None;
+        *self = made;
     }
 
     /// Returns when the file is no longer there, or is another's.
@@ -71,7 +78,7 @@ impl Socket {
     }
 
     fn is_there(&self) -> bool {
-        place_of(&self.path).is_ok_and(|file| file == self.file)
+        place_of(&self.path).is_ok_and(|file| self.file == Some(file))
     }
 }
 
@@ -126,7 +133,7 @@ pub fn bind(path: &Path) -> Result<Socket, SocketError> {
     Ok(Socket {
         listener: Some(listener),
         path: path.to_owned(),
-        file,
+        file: Some(file),
     })
 }
 
@@ -176,5 +183,27 @@ fn help(cause: &io::Error) -> &'static str {
             "change `socket` in [agent] to a directory that is writable"
         }
         _ => "change `socket` in [agent]",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_whose_file_is_gone_does_not_take_its_successors_along() {
+        let directory = std::env::temp_dir().join(format!("lb-socket-{}", std::process::id()));
+        let path = directory.join("lb.sock");
+        let mut socket = bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(socket.listener.take());
+        let made = bind(&path).unwrap();
+        // Some file systems give the inode of a file that is gone to the next one.
+        socket.file = made.file;
+        socket.replace_by(made);
+        assert!(socket.is_there());
+        drop(socket);
+        assert!(!path.exists(), "its own file goes with it");
+        fs::remove_dir(&directory).unwrap();
     }
 }

@@ -76,7 +76,7 @@ async fn the_socket_follows_the_instance() {
         ("", "/run/lb/lb.sock"),
         ("instance = \"edge\"\nnonsense = 1\n", "/run/lb/edge.sock"),
         (
-            "instance = \"edge\"\n[agent]\nsocket = \"/tmp/y\"\n[[pool",
+            "instance = \"edge\"\n[agent]\nsocket = \"/tmp/y\"\n[[pool]]\n",
             "/tmp/y",
         ),
     ];
@@ -85,6 +85,17 @@ async fn the_socket_follows_the_instance() {
         let line = format!("lb status --config {}", file.display());
         assert_eq!(socket(&line).await, PathBuf::from(wanted), "{text}");
     }
+    // What is not TOML may seem to name another agent.
+    std::fs::write(&file, "[[broken\ninstance = \"edge\"\n").unwrap();
+    let line = format!("lb status --config {}", file.display());
+    let Command::Status(arguments) = parse(&line).unwrap().command else {
+        unreachable!()
+    };
+    let error = arguments.target.socket().await.unwrap_err().to_string();
+    assert!(
+        error.contains(":1:") && error.contains("error: "),
+        "{error}"
+    );
     std::fs::remove_file(&file).unwrap();
 }
 

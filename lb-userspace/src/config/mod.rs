@@ -111,15 +111,18 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
     }
 }
 
-/// The socket of the agent that runs a file, as far as the file can be read: whatever else is wrong with it is the agent's to
-/// say.
+/// The socket of the agent that runs a file. Whatever else is wrong with the file is the agent's to say.
 ///
 /// # Errors
-/// The file can't be read.
+/// The file can't be read, or is not TOML: what it then seems to say may name another agent.
 pub fn socket_of(path: &Path) -> Result<PathBuf, Diagnostics> {
     let bytes = read(path).map_err(|(message, help)| refusal(path, message, help))?;
     let text = String::from_utf8_lossy(&bytes);
-    let (table, _) = DeTable::parse_recoverable(&text);
+    let (table, faults) = DeTable::parse_recoverable(&text);
+    if !faults.is_empty() {
+        let whole = parse(&text, &path.display().to_string());
+        return Err(whole.err().unwrap_or_default());
+    }
     let top = table.get_ref();
     let string = |table: &DeTable<'_>, key: &str| {
         let value = table.get(key)?.get_ref().as_str()?;

@@ -183,6 +183,14 @@ pub(super) fn path(text: &str) -> Result<String, Fault> {
 
 /// A `Host` header: a name or an address, with or without a port.
 pub(super) fn host(text: &str) -> Result<String, Fault> {
+    /// A name of 253 (RFC 1035 section 2.3.4), a colon and a port.
+    const MAX: usize = 253 + 6;
+    if text.len() > MAX {
+        return Err(Fault::new(
+            format!("a host of {} characters is too long", text.len()),
+            format!("write a name of at most {MAX}"),
+        ));
+    }
     if text
         .parse::<hyper::http::uri::Authority>()
         .is_ok_and(|authority| !authority.as_str().contains('@'))

@@ -1,6 +1,6 @@
 //! The HTTP listener: `/metrics`, `/healthz`, `/readyz`.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,9 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 use tokio::{net::TcpListener, time::timeout};
 
-use super::Metrics;
+use super::{Metrics, shared::Shared};
 use crate::{core::Handle, status::StatusReport};
 
 /// How long a question to the core may take before the answer is that it does not answer.
@@ -84,47 +85,87 @@ pub(super) fn router(metrics: Metrics, core: Handle) -> Router {
         .route("/metrics", get(scrape))
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
-        .with_state((metrics, core))
+        .with_state(Arc::new(Pages {
+            metrics,
+            core,
+            report: Shared::default(),
+            text: Shared::default(),
+        }))
 }
 
-const MUTE: &str = "the agent's core does not answer\n";
+/// What the pages are made of. Whoever can connect may ask as often as he likes, and health checks wait for the same
+/// processor: so those who ask at the same time share one report and one text.
+struct Pages {
+    metrics: Metrics,
+    core: Handle,
+    report: Shared<Option<Arc<StatusReport>>>,
+    text: Shared<Page>,
+}
 
-async fn scrape(State((metrics, core)): State<(Metrics, Handle)>) -> Response {
-    let Ok(Ok(report)) = timeout(PATIENCE, core.status()).await else {
-        return (StatusCode::SERVICE_UNAVAILABLE, MUTE).into_response();
-    };
-    if report.program.is_none() {
-        // Zeroes would look like counters that began anew.
-        return unready(&report);
+/// A page, or why there is none.
+type Page = Result<Bytes, (StatusCode, Bytes)>;
+
+const MUTE: Bytes = Bytes::from_static(b"the agent's core does not answer\n");
+
+impl Pages {
+    /// `None` where the core does not answer.
+    async fn report(&self) -> Option<Arc<StatusReport>> {
+        let ask = async {
+            let report = timeout(PATIENCE, self.core.status()).await;
+            report.ok()?.ok().map(Arc::new)
+        };
+        self.report.get(ask).await
     }
-    match metrics.exposition(&report) {
+
+    async fn text(&self) -> Page {
+        let report = self.report().await;
+        let report = report.ok_or((StatusCode::SERVICE_UNAVAILABLE, MUTE))?;
+        if report.program.is_none() {
+            // Zeroes would look like counters that began anew.
+            return Err(unready(&report));
+        }
+        let text = self.metrics.exposition(&report);
+        text.map(Bytes::from).map_err(|error| {
+            let text = format!("{error}\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, text.into())
+        })
+    }
+}
+
+async fn scrape(State(pages): State<Arc<Pages>>) -> Response {
+    match pages.text.get(pages.text()).await {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Err((status, text)) => plain(status, text),
     }
 }
 
-async fn alive(State((_, core)): State<(Metrics, Handle)>) -> Response {
-    match timeout(PATIENCE, core.ping()).await {
+async fn alive(State(pages): State<Arc<Pages>>) -> Response {
+    match timeout(PATIENCE, pages.core.ping()).await {
         Ok(Ok(())) => "ok\n".into_response(),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, MUTE).into_response(),
+        _ => plain(StatusCode::SERVICE_UNAVAILABLE, MUTE),
     }
 }
 
-async fn ready(State((_, core)): State<(Metrics, Handle)>) -> Response {
-    let Ok(Ok(report)) = timeout(PATIENCE, core.status()).await else {
-        return (StatusCode::SERVICE_UNAVAILABLE, MUTE).into_response();
+async fn ready(State(pages): State<Arc<Pages>>) -> Response {
+    let Some(report) = pages.report().await else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, MUTE);
     };
     if report.agent.ready {
         return "ready\n".into_response();
     }
-    unready(&report)
+    let (status, text) = unready(&report);
+    plain(status, text)
+}
+
+fn plain(status: StatusCode, text: Bytes) -> Response {
+    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
 }
 
 /// 503, and why.
-fn unready(report: &StatusReport) -> Response {
+fn unready(report: &StatusReport) -> (StatusCode, Bytes) {
     let mut text = "not ready\n".to_owned();
     for reason in &report.agent.not_ready {
         text.extend([reason, "\n"]);
     }
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, text.into())
 }

@@ -6,6 +6,7 @@
 
 mod listener;
 mod report;
+mod shared;
 mod vectors;
 
 #[cfg(test)]

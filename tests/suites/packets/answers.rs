@@ -69,6 +69,46 @@ fn a_ttl_that_runs_out_is_answered() {
 }
 
 #[test]
+fn a_ttl_that_runs_out_takes_no_turn_and_makes_no_flow() {
+    let mut program = world();
+    let clients = ["198.51.100.7:1001", "198.51.100.7:1002"];
+    let [first, second] = clients.map(|client| syn(client, WEB));
+    program.run(&first).unwrap();
+    let counts = Counts::of(&program);
+    for port in 2_000..2_003 {
+        let traced = syn(&format!("198.51.100.7:{port}"), WEB).ttl(1);
+        assert_eq!(program.run(&traced).unwrap().counted, ["time_exceeded"]);
+    }
+    assert_eq!(Counts::of(&program), counts, "no flow, no packet");
+    let next = Fate::Crosses(across_to_backend(&second, 2, BACKEND_2));
+    expect(&mut program, "the next in turn", &second, &next);
+    // Where nobody could be chosen the hop is counted all the same.
+    let nobody = syn(CLIENT, EMPTY).ttl(1);
+    assert_eq!(program.run(&nobody).unwrap().counted, ["time_exceeded"]);
+}
+
+#[test]
+fn nobody_answers_an_echo_request_of_a_martian() {
+    let vip = *socket(WEB).ip();
+    for source in [
+        "127.0.0.1",
+        "0.0.0.0",
+        "0.1.2.3",
+        "224.0.0.5",
+        "240.0.0.1",
+        "255.255.255.255",
+    ] {
+        let request = Frame::echo_request(source.parse().unwrap(), vip, 7, 9);
+        expect(
+            &mut world(),
+            source,
+            &request,
+            &Fate::Drops("martian_source"),
+        );
+    }
+}
+
+#[test]
 fn an_echo_request_that_is_all_zeroes_is_answered_with_a_right_checksum() {
     let (client, vip) = (*socket(CLIENT).ip(), *socket(WEB).ip());
     for data in [0, 8, 56] {

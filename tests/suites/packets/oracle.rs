@@ -175,6 +175,7 @@ impl<'a> Packet<'a> {
         match inside[0] {
             3 | 4 | 5 | 11 | 12 => drops(self.sent, "icmp_error"),
             8 if more => drops(self.sent, "fragment"),
+            8 if self.is_martian() => drops(self.sent, "martian_source"),
             8 => {
                 let mut bytes = self.sent.to_vec();
                 bytes[..6].copy_from_slice(&self.sent[6..12]);
@@ -199,6 +200,11 @@ impl<'a> Packet<'a> {
             }
             _ => passes(self.sent),
         }
+    }
+
+    /// RFC 1122 section 3.2.1.3: an address that no host has.
+    fn is_martian(&self) -> bool {
+        matches!(self.source.octets()[0], 0 | 127 | 224..)
     }
 
     fn is_to_us(&self) -> bool {
@@ -230,11 +236,12 @@ impl<'a> Packet<'a> {
         let Some((row, _, _, backends)) = service else {
             return passes(self.sent);
         };
-        let martian = matches!(self.source.octets()[0], 0 | 127 | 224..);
-        match (more, martian, self.is_to_us()) {
+        match (more, self.is_martian(), self.is_to_us()) {
             (true, ..) => return drops(self.sent, "fragment"),
             (_, true, _) => return drops(self.sent, "martian_source"),
             (.., false) => return passes(self.sent),
+            // It goes no further, so that there is nothing to choose a backend for.
+            _ if self.sent[22] <= 1 => return vec![self.time_exceeded()],
             _ => {}
         }
         // The replies of one that has a flow with this client already would be taken for that flow's.
