@@ -138,7 +138,10 @@ fn a_balancer_without_a_living_backend_is_not_ready() -> Result<()> {
         ensure!(page.status == 503, "{page:?}");
         Ok(page)
     })?;
-    ensure!(page.body.contains("no service has its VIP and a backend"), "{page:?}");
+    ensure!(
+        page.body.contains("no service has its VIP and a backend"),
+        "{page:?}"
+    );
     ensure!(web.agent.http("/healthz")?.status == 200, "it is alive");
     let metrics = web.agent.http("/metrics")?.body;
     ensure!(metrics.contains("\nlb_ready 0\n"), "{metrics}");

@@ -296,3 +296,60 @@ fn nobody_answers_to_a_martian() {
         }
     }
 }
+
+#[test]
+fn a_frame_is_for_the_host_whose_six_bytes_it_begins_with() {
+    let bytes = frame(6, 0, &segment(5, 2));
+    let window = bytes.first_chunk::<PLAIN>().unwrap();
+    let mac = |bytes: [u8; 6]| {
+        let mut eight = [0; 8];
+        eight[..6].copy_from_slice(&bytes);
+        u64::from_ne_bytes(eight)
+    };
+    let ours: [u8; 6] = bytes[..6].try_into().unwrap();
+    assert!(is_for(window, mac(ours)));
+    for byte in 0..6 {
+        for bit in 0..8 {
+            let mut other = ours;
+            other[byte] ^= 1 << bit;
+            assert!(!is_for(window, mac(other)), "byte {byte}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_destination_port_is_told_wherever_the_header_leads_to_one() {
+    // What is wrong behind the ports, or with lengths, says nothing of them.
+    for (protocol, inside) in [
+        (6, &segment(5, 2)[..]),
+        (6, &segment(15, 0)[..12]),
+        (17, &datagram(3)),
+    ] {
+        for options in [0, 1, 10] {
+            let bytes = frame(protocol, options, inside);
+            let port = |bytes: &[u8]| {
+                let Network::Ipv4(ip) = network(&bytes) else {
+                    panic!("it is IPv4")
+                };
+                destination_port(&bytes, &ip)
+            };
+            let at = 14 + 20 + 4 * usize::from(options) + 2;
+            let wanted = u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+            assert_eq!(port(&bytes), Some(wanted), "{protocol} {options}");
+            let with = |at: usize, byte: u8| {
+                let mut bytes = bytes.clone();
+                bytes[at] = byte;
+                bytes
+            };
+            assert_eq!(port(&with(23, 1)), None, "no ports in ICMP");
+            assert_eq!(port(&with(21, 1)), None, "none in a later fragment");
+            assert_eq!(port(&with(14, 0x44)), None, "no header is as short");
+            assert_eq!(
+                port(&with(20, 0x20)),
+                Some(wanted),
+                "the first fragment has them"
+            );
+            assert_eq!(port(&bytes[..=at]), None, "cut short");
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! The tests know the table by [`find`](super::find), [`insert`](super::insert()) and what lies in an entry, and nothing
 //! of where a key's entries may lie.
 
+mod ages;
 mod flows;
 mod host;
 mod interleavings;

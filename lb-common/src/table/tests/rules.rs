@@ -1,15 +1,16 @@
 //! The rules one by one, by one thread.
 
 use core::net::{Ipv4Addr, SocketAddrV4};
-use std::{cell::RefCell, sync::atomic::Ordering::SeqCst, vec, vec::Vec};
+use std::{cell::RefCell, collections::BTreeSet, sync::atomic::Ordering::SeqCst, vec, vec::Vec};
 
 use super::{Host, flows::*, host::Noting};
 use crate::{
-    abi::{FlowKey, WAYS, field, meta},
+    abi::{FlowEntry, FlowKey, WAYS, field, meta},
     flow::{self, State},
     table::{
-        Cells, Evicted, Outcome, REMEMBERED_SECONDS, Remembered, Search, Work, forget_replies,
-        hash, overflow, overflowed, overflows, set_state_of_flow, site, whose_replies,
+        Cells, Event, Evicted, Outcome, REMEMBERED_SECONDS, Remembered, Search, Work,
+        forget_replies, hash, overflow, overflowed, overflows, set_state_of_flow, site,
+        whose_replies,
     },
 };
 
@@ -386,4 +387,49 @@ fn half_full_almost_every_flow_finds_a_way() {
         full < 20,
         "{full} of 1,024 flows found no way in a table that is half full"
     );
+}
+
+#[test]
+fn a_reply_s_entry_that_is_being_written_is_waited_for_briefly() {
+    let host = Host::new(2);
+    let bound = binding(3, State::HalfOpen, 10);
+    insert(&&host, &client(1, TCP), 0, &bound).made();
+    for held in host.entries() {
+        let entry = host.entry_at(held.index);
+        entry.store::<{ field::TAG }>(entry.load::<{ field::TAG }>() | 1);
+    }
+    let (outcome, _) = without_entry(&host, client(1, TCP), &bound);
+    assert_eq!(outcome, Outcome::Contended);
+}
+
+#[test]
+fn events_have_names_of_their_own() {
+    let names: BTreeSet<_> = Event::ALL.into_iter().map(Event::name).collect();
+    assert_eq!(names.len(), Event::ALL.len());
+    assert!(
+        names.contains("evicted_over") && names.contains("contended"),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn an_entry_names_its_partner_and_keeps_all_but_its_age_when_it_is_used() {
+    let host = &Host::new(64);
+    let key = client(1, TCP);
+    insert(&host, &key, 0, &binding(3, State::HalfOpen, 1)).made();
+    let entries = host.entries();
+    assert_eq!(entries.len(), 2);
+    for held in &entries {
+        let words = &host.snapshot()[held.index as usize * 8..][..8];
+        let entry = FlowEntry {
+            words: words.try_into().unwrap(),
+        };
+        assert_eq!(entry.partner(), held.partner);
+        let later = held.recipe.used_at(77);
+        assert_eq!(
+            (later.last_seen(), later.service()),
+            (77, held.recipe.service())
+        );
+        assert_eq!(later.used_at(held.recipe.last_seen()), held.recipe);
+    }
 }
