@@ -9,7 +9,7 @@ use crate::{
     abi::{FlowKey, Recipe, WAYS},
     flow::{self, Clock, State},
     table::{
-        ANCIENT_TICKS, Cells, Evicted, Search,
+        ANCIENT_TICKS, Cells, Evicted, Outcome, Search,
         age::{is_expired, last_seen_of_flow, make_as_young_as_flow},
         expire, find_near, site,
     },
@@ -147,6 +147,17 @@ fn what_is_ancient_in_both_directions_is_freed_and_nothing_else() {
         let ages = keys.map(|key| used_once.find(&key).unwrap().last_seen());
         assert_eq!(ages, [late.now - 1_000; 2], "and both say so now");
     }
+    // Both are, though one is the younger.
+    for key in &keys {
+        let used_once = host.clone();
+        let later = Clock {
+            now: late.now + 1_000,
+            ..late
+        };
+        used(&used_once, key, TICKS + 500);
+        expire_all(&used_once, &later);
+        assert_eq!(used_once.entries(), []);
+    }
     expire_all(&host, &late);
     assert_eq!(host.entries(), []);
     host.assert_sound();
@@ -155,24 +166,58 @@ fn what_is_ancient_in_both_directions_is_freed_and_nothing_else() {
 }
 
 #[test]
-fn an_entry_met_after_its_time_gives_way_unless_its_flow_lives() {
+fn an_entry_that_looks_over_gives_way_unless_its_flow_lives() {
     let idle = flow::idle_timeout_seconds(State::Established as u8, TCP);
-    let (host, [key, reply]) = one_flow();
-    // Another client's flow to the same backend would have its replies where this one's are: none may be taken from it.
-    used(&host, &reply, 500 * TICKS);
-    let host = &host;
-    fill(&host);
-    let bound = binding(9, State::HalfOpen, 2 + idle);
-    for port in 2_000..2_200 {
-        let made = insert(&host, &client(port, TCP), 0, &bound);
-        if let Result::Made(_, evicted) = made {
-            assert!(evicted.iter().all(|evicted| *evicted != Evicted::HalfOpen));
-        }
+    let host = Host::new(2);
+    let key = client(1, TCP);
+    let (recipe, _) = insert(&&host, &key, 0, &binding(3, State::Established, 1)).made();
+    let reply = flow::partner(&key, &recipe);
+    // No other flow may go.
+    for port in 1_000..1_400 {
+        let young = binding(port, State::Established, idle);
+        insert(&&host, &client(port, TCP), 0, &young);
     }
-    assert!(
-        host.find(&key).is_some() && host.find(&reply).is_some(),
-        "its replies are young"
-    );
+    let now = binding(9, State::HalfOpen, 10 + idle);
+    for asked in [&key, &reply] {
+        let lives = host.clone();
+        used(&lives, asked, idle * TICKS);
+        let full = insert(&&lives, &client(2, TCP), 0, &now);
+        assert_eq!(full, Result::Refused(Outcome::Full));
+        assert!(lives.find(&key).is_some() && lives.find(&reply).is_some());
+        lives.assert_sound();
+    }
+    let (_, evicted) = insert(&&host, &client(2, TCP), 0, &now).made();
+    assert!(evicted.contains(&Evicted::Over), "{evicted:?}");
+    assert_eq!((host.find(&key), host.find(&reply)), (None, None));
+    host.assert_sound();
+}
+
+#[test]
+fn a_flow_that_is_over_gives_way_in_the_place_of_an_older_one_that_lives() {
+    let idle = flow::idle_timeout_seconds(State::Established as u8, TCP);
+    let mut host = Host::new(2);
+    let keys = [client(1, TCP), client(2, TCP)];
+    for (key, seconds) in keys.iter().zip([1, 5]) {
+        insert(&&host, key, 0, &binding(3, State::Established, seconds)).made();
+    }
+    for port in 1_000..1_400 {
+        let young = binding(port, State::Established, idle);
+        insert(&&host, &client(port, TCP), 0, &young);
+    }
+    let now = binding(9, State::HalfOpen, 10 + idle);
+    let [lives, over] = &keys;
+    let reply = flow::partner(lives, &host.find(lives).unwrap());
+    // Whichever of its entries looks old.
+    for asked in [lives, &reply] {
+        let before = host.clone();
+        used(&host, asked, idle * TICKS);
+        let (_, evicted) = insert(&&host, &client(3, TCP), 0, &now).made();
+        assert!(evicted.contains(&Evicted::Over), "{evicted:?}");
+        assert!(host.find(lives).is_some() && host.find(&reply).is_some());
+        assert_eq!(host.find(over), None);
+        host.assert_sound();
+        host = before;
+    }
 }
 
 #[test]

@@ -383,6 +383,10 @@ fn half_full_almost_every_flow_finds_a_way() {
         full += u32::from(outcome == Result::Refused(Outcome::Full));
     }
     host.assert_sound();
+    for held in host.entries() {
+        assert_eq!(host.find(&held.key), Some(held.recipe), "{held:?}");
+    }
+    assert!(host.spills().any(|spills| spills) && host.spills().any(|spills| !spills));
     assert!(
         full < 20,
         "{full} of 1,024 flows found no way in a table that is half full"
