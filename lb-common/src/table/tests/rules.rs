@@ -96,6 +96,10 @@ fn the_first_empty_way_of_the_home_bucket_is_filled_first() {
         .unwrap()
         .index;
     assert_eq!(index, site(&host, &key).home * WAYS);
+    assert!(
+        host.spills().all(|spills| !spills),
+        "it is in its first pair"
+    );
 }
 
 #[test]
