@@ -130,13 +130,12 @@ impl<H: Host> Core<H> {
             );
             self.attachments.forget(name);
         }
-        if !remade.is_empty() {
-            // Its parameters are new as well.
-            self.quiet.doubt();
+        if remade.is_empty() {
+            return Ok(());
         }
-        if !remade.is_empty()
-            && let Ok(fresh) = self.fresh_tables().await?
-        {
+        // Their parameters are new as well.
+        self.quiet.doubt();
+        if let Ok(fresh) = self.fresh_tables().await? {
             self.actual.tables = fresh;
         }
         Ok(())
@@ -218,11 +217,7 @@ impl<H: Host> Core<H> {
 
     /// Tells what costs packets or speed on an interface that the program runs on now.
     async fn tell_notices(&mut self, interface: &str, attached: &Attached) {
-        let observer = std::sync::Arc::clone(&self.observer);
-        let (name, ifindex, native) = (interface.to_owned(), attached.ifindex, attached.native);
-        let one_arm = self.model.is_one_arm();
-        let read = move || observer.nic(&name, ifindex, native, one_arm);
-        let Ok(Some((nic, how))) = tokio::task::spawn_blocking(read).await else {
+        let Some((nic, how)) = self.nic(interface, attached).await else {
             return;
         };
         if attached.fallback.is_some() {
@@ -237,6 +232,20 @@ impl<H: Host> Core<H> {
         if let Some(unseen) = nic::unseen(&nic, how) {
             tracing::warn!(event = "interface_unseen", interface, "{unseen}");
         }
+    }
+
+    /// What an interface that the program runs on is, and how it runs there; `None` where the driver can't be asked.
+    fn nic(
+        &self,
+        interface: &str,
+        attached: &Attached,
+    ) -> impl Future<Output = Option<(nic::Nic, nic::Attachment)>> + use<H> {
+        let observer = std::sync::Arc::clone(&self.observer);
+        let (name, ifindex, native) = (interface.to_owned(), attached.ifindex, attached.native);
+        let one_arm = self.model.is_one_arm();
+        let read = move || observer.nic(&name, ifindex, native, one_arm);
+        let read = tokio::task::spawn_blocking(read);
+        async { read.await.ok().flatten() }
     }
 
     /// Takes the program off interfaces that are not of the configuration.
@@ -282,15 +291,11 @@ impl<H: Host> Core<H> {
     /// Has native mode tried again on interfaces that are in generic mode by `auto`, where what may have kept them out
     /// of it has changed.
     pub(super) async fn try_native_again(&mut self) {
-        let one_arm = self.model.is_one_arm();
         for (name, before) in self.generic_under.clone() {
             let Some(Attachment::On(attached)) = self.attachments.get(&name) else {
                 continue;
             };
-            let (observer, interface) = (std::sync::Arc::clone(&self.observer), name.clone());
-            let ifindex = attached.ifindex;
-            let read = move || observer.nic(&interface, ifindex, false, one_arm);
-            let Ok(Some((nic, _))) = tokio::task::spawn_blocking(read).await else {
+            let Some((nic, _)) = self.nic(&name, attached).await else {
                 continue;
             };
             if nic.conditions() != before {

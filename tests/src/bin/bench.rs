@@ -24,7 +24,7 @@ struct Cli {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Compare with the figures of an earlier run; fails where one is a quarter worse (half, where memory is what
-    /// counts) in three rounds, or is not there any more
+    /// counts) in six rounds, or is not there any more
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// What CI does: the parts that are steady enough, quickly, against the figures in the tree

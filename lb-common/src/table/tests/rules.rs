@@ -131,15 +131,20 @@ fn a_flow_that_another_writer_has_made_is_joined_though_the_lock_is_held() {
     );
 }
 
+/// Leaves every entry as another CPU does that is writing it.
+fn write_all(host: &Host) {
+    for held in host.entries() {
+        let entry = host.entry_at(held.index);
+        entry.store::<{ field::TAG }>(entry.load::<{ field::TAG }>() | 1);
+    }
+}
+
 #[test]
 fn an_entry_being_written_is_neither_hit_nor_miss() {
     let host = &Host::new(2);
     let key = client(1, TCP);
     insert(&host, &key, 0, &binding(1, State::HalfOpen, 1)).made();
-    for held in host.entries() {
-        let entry = host.entry_at(held.index);
-        entry.store::<{ field::TAG }>(entry.load::<{ field::TAG }>() | 1);
-    }
+    write_all(host);
     assert!(matches!(lookup(&host, &key), Search::Unstable));
 }
 
@@ -402,10 +407,7 @@ fn a_reply_s_entry_that_is_being_written_is_waited_for_briefly() {
     let host = Host::new(2);
     let bound = binding(3, State::HalfOpen, 10);
     insert(&&host, &client(1, TCP), 0, &bound).made();
-    for held in host.entries() {
-        let entry = host.entry_at(held.index);
-        entry.store::<{ field::TAG }>(entry.load::<{ field::TAG }>() | 1);
-    }
+    write_all(&host);
     let (outcome, _) = without_entry(&host, client(1, TCP), &bound);
     assert_eq!(outcome, Outcome::Contended);
 }
